@@ -1,0 +1,71 @@
+"""From a folder of pictures to a trained, saved, explained model."""
+
+from layerkit._version import __version__
+from layerkit.decoding import decode
+from layerkit.errors import (
+    CheckpointError,
+    HeadError,
+    LayerkitError,
+    LayerkitWarning,
+    NonFiniteError,
+    PictureError,
+    PredictorFileError,
+    SplitError,
+    TargetError,
+)
+from layerkit.evaluating import evaluate
+from layerkit.features import precompute_features
+from layerkit.freezing import freeze, freeze_backbone, parameter_groups, unfreeze
+from layerkit.heads import Head, MLPHead, find_head, replace_head
+from layerkit.loading import FolderDataset, Loaders, folder_loaders, table_loaders
+from layerkit.predicting import Prediction, Predictor, load_predictor
+from layerkit.presets import Preset, channel_statistics
+from layerkit.splitting import Split, k_fold, plan_split, split_folder
+from layerkit.tasks import Binary, Multiclass, Multilabel, MultiTask, Regression
+from layerkit.training import History, Run, fit, per_batch
+
+__all__ = [
+    "Binary",
+    "CheckpointError",
+    "FolderDataset",
+    "Head",
+    "HeadError",
+    "History",
+    "LayerkitError",
+    "LayerkitWarning",
+    "Loaders",
+    "MLPHead",
+    "MultiTask",
+    "Multiclass",
+    "Multilabel",
+    "NonFiniteError",
+    "PictureError",
+    "Prediction",
+    "Predictor",
+    "PredictorFileError",
+    "Preset",
+    "Regression",
+    "Run",
+    "Split",
+    "SplitError",
+    "TargetError",
+    "__version__",
+    "channel_statistics",
+    "decode",
+    "evaluate",
+    "find_head",
+    "fit",
+    "folder_loaders",
+    "freeze",
+    "freeze_backbone",
+    "k_fold",
+    "load_predictor",
+    "parameter_groups",
+    "per_batch",
+    "plan_split",
+    "precompute_features",
+    "replace_head",
+    "split_folder",
+    "table_loaders",
+    "unfreeze",
+]

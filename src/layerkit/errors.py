@@ -1,0 +1,46 @@
+"""The few errors and the one warning that a caller would name."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class LayerkitError(Exception):
+    """The base of every error that layerkit defines; each also derives from the builtin that fits it."""
+
+
+class PictureError(LayerkitError, OSError):
+    """A picture cannot be read: it is missing, cut short, or no picture at all."""
+
+
+class SplitError(LayerkitError, ValueError):
+    """A folder cannot be split as asked, or the destination holds another split."""
+
+
+class HeadError(LayerkitError, LookupError):
+    """No head was found in a model, or the one that was found cannot be replaced as asked."""
+
+
+class TargetError(LayerkitError, ValueError):
+    """Targets do not fit the task: their number, their range or their kind."""
+
+
+class CheckpointError(LayerkitError, RuntimeError):
+    """A checkpoint is damaged, or belongs to another run."""
+
+
+class PredictorFileError(LayerkitError, ValueError):
+    """A saved predictor cannot be loaded: it is damaged, foreign, or from a newer version."""
+
+
+class NonFiniteError(LayerkitError, RuntimeError):
+    """A loss or gradient is NaN or infinite."""
+
+
+class LayerkitWarning(UserWarning):
+    """Something needs the caller's attention; the message says what, and what to do."""
+
+
+def suggestion(given: str, known: Iterable[str]) -> str:
+    """Give " Did you mean ...?" where one of the known words is close, else nothing."""
+    close = get_close_matches(given, list(known), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""

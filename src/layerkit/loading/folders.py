@@ -1,0 +1,167 @@
+"""A folder that is split into parts becomes loaders."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from torchvision.models import WeightsEnum
+
+from layerkit.augmenting import Augment
+from layerkit.loading.classes import FolderDataset
+from layerkit.loading.datasets import OnError
+from layerkit.loading.loaders import PictureLoader, Workers
+from layerkit.presets import Preset
+
+VALID_NAMES = ("valid", "val", "validation")
+
+
+@dataclass(frozen=True)
+class Loaders:
+    """The loaders of a data set's parts, and what they have in common.
+
+    Parameters
+    ----------
+    train : PictureLoader
+        Shuffled, with random changes.
+    valid : PictureLoader
+        In order, with the eval transform: it steers training.
+    test : PictureLoader or None
+        Likewise, for the end; ``None`` where there is no such part.
+    classes : list of str, None, or dict of these
+        The class names in the order of their indices; ``None`` for numbers; a dict for several targets.
+    preset : Preset
+        The transforms that were used.
+    """
+
+    train: PictureLoader
+    valid: PictureLoader
+    test: PictureLoader | None
+    classes: Any
+    preset: Preset
+
+
+def folder_loaders(
+    root: str | Path,
+    *,
+    weights: WeightsEnum | str | None = None,
+    preset: Preset | None = None,
+    batch_size: int = 32,
+    num_workers: Workers = "auto",
+    augment: Augment | Callable[[Tensor], Tensor] = "standard",
+    errors: OnError = "raise",
+    seed: int = 0,
+) -> Loaders:
+    """Make loaders of the parts of a folder that `split_folder` wrote, or one laid out like it.
+
+    Parameters
+    ----------
+    root : str or Path
+        Holds ``train`` and ``valid`` (or ``val``, ``validation``), perhaps ``test``, each with one folder a
+        class.
+    weights : WeightsEnum or str, optional
+        The pretrained weights of the backbone, whose preset is taken over.
+    preset : Preset, optional
+        Instead of `weights`.
+    batch_size : int
+        Samples a batch.
+    num_workers : int or "auto"
+        Worker processes; ``"auto"`` reads with threads, as `PictureLoader` says.
+    augment : str or callable
+        The random changes in training, as in `Preset.train`.
+    errors : {"raise", "skip"}
+        What to do with a picture that cannot be read, as in `PictureDataset`.
+    seed : int
+        Governs the order and the random changes of the pictures; nothing else.
+
+    Returns
+    -------
+    Loaders
+        ``train``, ``valid``, ``test``, ``classes`` and ``preset``. Each loader gives float32 pictures
+        (N, 3, H, W) and int64 class indices (N,).
+
+    Raises
+    ------
+    FileNotFoundError
+        The folder or one of its parts does not exist.
+    ValueError
+        The parts have different classes, a class is empty, or an argument is not as described.
+
+    Warns
+    -----
+    LayerkitWarning
+        Files were left out, as `FolderDataset` says.
+
+    Notes
+    -----
+    A sample's random changes depend on the seed, the epoch and its index alone: any number of threads or
+    worker processes gives the same bits.
+    """
+    preset = choose_preset(weights, preset)
+    transforms = {"train": preset.train(augment), "valid": preset.eval(), "test": preset.eval()}
+    folders = _find_parts(Path(root))
+    datasets = {
+        part: FolderDataset(folder, transforms[part], errors=errors, seed=seed)
+        for part, folder in folders.items()
+    }
+    _check_classes(datasets)
+    return make_loaders(datasets, preset, batch_size=batch_size, num_workers=num_workers)
+
+
+def make_loaders(
+    datasets: dict[str, Any], preset: Preset, *, batch_size: int, num_workers: Workers
+) -> Loaders:
+    """Give each part its loader; only training is shuffled."""
+    loaders = {
+        part: PictureLoader(dataset, batch_size=batch_size, shuffle=part == "train", num_workers=num_workers)
+        for part, dataset in datasets.items()
+    }
+    return Loaders(
+        loaders["train"], loaders["valid"], loaders.get("test"), loaders["train"].dataset.classes, preset
+    )
+
+
+def choose_preset(weights: WeightsEnum | str | None, preset: Preset | None) -> Preset:
+    """Take the one that was given."""
+    if (weights is None) == (preset is None):
+        raise ValueError(
+            f"`weights` is {weights!r} and `preset` is {preset!r}; expected exactly one of them. Pass the "
+            "backbone's pretrained weights, or preset=Preset(224) for a backbone without."
+        )
+    return preset if weights is None else Preset.from_weights(weights)  # type: ignore[return-value]
+
+
+def _find_parts(root: Path) -> dict[str, Path]:
+    if not root.is_dir():
+        raise FileNotFoundError(
+            f"{root} is no folder; expected one with the parts train and valid. Make it with "
+            f"layerkit.split_folder(source, {str(root)!r})."
+        )
+    valid = [root / name for name in VALID_NAMES if (root / name).is_dir()]
+    if len(valid) > 1:
+        raise ValueError(
+            f"{root} holds {' and '.join(folder.name for folder in valid)}; expected one folder for "
+            "validation. Remove or rename the other."
+        )
+    if not (root / "train").is_dir() or not valid:
+        raise FileNotFoundError(
+            f"{root} has no part named {'valid' if (root / 'train').is_dir() else 'train'}; expected train "
+            "and valid, each with one folder a class. Split a folder of pictures first: "
+            "layerkit.split_folder(source, dest)."
+        )
+    parts = {"train": root / "train", "valid": valid[0]}
+    return parts | ({"test": root / "test"} if (root / "test").is_dir() else {})
+
+
+def _check_classes(datasets: dict[str, FolderDataset]) -> None:
+    expected = set(datasets["train"].classes)
+    for part, dataset in datasets.items():
+        missing, extra = expected - set(dataset.classes), set(dataset.classes) - expected
+        if missing or extra:
+            what = [f"lacks {sorted(missing)}"] if missing else []
+            what += [f"has {sorted(extra)} besides"] if extra else []
+            raise ValueError(
+                f"The part {part} {' and '.join(what)}; expected the classes of the training part in every "
+                "part. Add pictures for them, or remove the folders."
+            )

@@ -1,0 +1,236 @@
+"""Samples to batches: in which order, by whom they are read, and how they come out."""
+
+import os
+import random
+import sys
+import warnings
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from copy import copy
+from threading import Barrier
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+
+from layerkit.errors import LayerkitWarning
+from layerkit.loading.datasets import PictureDataset, Sample, SampleKey
+from layerkit.presets import Transform
+
+Workers = int | Literal["auto"]
+
+SMALLEST_LAST_BATCH = 8
+"""A smaller last training batch joins the one before: batch norm's statistics of a few samples are noise."""
+
+_BATCHES_AHEAD = 2
+"""Read while the model works on the one before: enough to even out pictures of different sizes."""
+
+
+class EpochBatches(Sampler[list[SampleKey]]):
+    """Deal out the samples of one epoch after another, in batches of keys.
+
+    The order depends on the seed and the epoch alone.
+    """
+
+    def __init__(self, length: int, batch_size: int, *, shuffle: bool, seed: int) -> None:
+        self.length = length
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.seed = seed
+        self.epoch = 0
+
+    def _bounds(self) -> list[tuple[int, int]]:
+        starts = list(range(0, self.length, self.batch_size))
+        if (
+            self.shuffle
+            and len(starts) > 1
+            and self.length - starts[-1] < min(SMALLEST_LAST_BATCH, self.batch_size)
+        ):
+            starts.pop()
+        return list(zip(starts, [*starts[1:], self.length], strict=True))
+
+    def __len__(self) -> int:
+        return len(self._bounds())
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        epoch, self.epoch = self.epoch, self.epoch + 1
+        return self._batches(epoch)
+
+    def _batches(self, epoch: int) -> Iterator[list[SampleKey]]:
+        order = list(range(self.length))
+        if self.shuffle:
+            random.Random(f"{self.seed}:order of:{epoch}").shuffle(order)
+        for start, end in self._bounds():
+            yield [SampleKey(epoch, index) for index in order[start:end]]
+
+
+class PictureLoader(DataLoader[Any]):
+    """A `DataLoader` that gives normalised float32 pictures (N, 3, H, W) and their targets.
+
+    Made by `folder_loaders` and `table_loaders`. Each ``iter(loader)`` is the next epoch; `set_epoch` chooses
+    one. The same seed, epoch and index give the same picture, whoever reads it.
+
+    Parameters
+    ----------
+    dataset : PictureDataset
+        Its transform must come from a `Preset`.
+    batch_size : int
+        Samples a batch.
+    shuffle : bool
+        For training: another order in each epoch, and a last batch of fewer than ``min(8, batch_size)``
+        joined to the one before. Otherwise every batch comes as it falls.
+    num_workers : int or "auto"
+        Worker processes, as in torch; 0 reads in the process itself. ``"auto"`` takes threads, which need no
+        start-up, no copies and no ``__main__`` guard, since decoding lets go of the interpreter lock. Only
+        with an augmentation of the user's own, which may draw from global generators, it takes processes
+        (on Linux) or none.
+    """
+
+    dataset: PictureDataset
+    batch_sampler: EpochBatches
+
+    def __init__(
+        self, dataset: PictureDataset, *, batch_size: int, shuffle: bool, num_workers: Workers = "auto"
+    ) -> None:
+        _check_number("batch_size", batch_size, smallest=1)
+        if num_workers != "auto":
+            _check_number("num_workers", num_workers, smallest=0)
+        if not isinstance(dataset.transform, Transform):
+            raise TypeError(
+                f"The dataset's transform is {dataset.transform!r}; expected one from preset.train() or "
+                "preset.eval(). For any other, use torch's own DataLoader."
+            )
+        self.requested_workers = num_workers
+        self.threads, processes = _choose_road(num_workers, foreign=callable(dataset.transform.augment))
+        self._unreadable: set[int] = set()
+        self._reported = False
+        super().__init__(
+            dataset,
+            batch_sampler=EpochBatches(len(dataset), batch_size, shuffle=shuffle, seed=dataset.seed),
+            num_workers=processes,
+            collate_fn=list,
+            generator=torch.Generator(),  # or every iter() would draw from the global one
+            persistent_workers=processes > 0,
+            # Python 3.14 starts workers afresh, which runs a script without a __main__ guard again.
+            multiprocessing_context="fork" if processes and sys.platform == "linux" else None,
+        )
+
+    def __repr__(self) -> str:
+        batches = self.batch_sampler
+        order = "shuffled" if batches.shuffle else "in order"
+        return f"PictureLoader({len(self.dataset)} pictures in {len(batches)} batches, {order})"
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that the next ``iter()`` gives.
+
+        Parameters
+        ----------
+        epoch : int
+            Counted from 0.
+        """
+        self.batch_sampler.epoch = epoch
+
+    def unshuffled(self, *, augmented: bool = False) -> "PictureLoader":
+        """Make a loader of the same pictures that does not shuffle.
+
+        Parameters
+        ----------
+        augmented : bool
+            Whether to keep the random changes; by default it takes the eval transform.
+
+        Returns
+        -------
+        PictureLoader
+        """
+        dataset = copy(self.dataset)
+        if not augmented:
+            dataset.transform = dataset.transform.preset.eval()
+        return PictureLoader(
+            dataset,
+            batch_size=self.batch_sampler.batch_size,
+            shuffle=False,
+            num_workers=self.requested_workers,
+        )
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Any]]:  # type: ignore[override]
+        # The epoch is taken here and now, not when the first batch is asked for.
+        samples = self._read_by_threads(iter(self.batch_sampler)) if self.threads else super().__iter__()
+        return self._batches(samples)
+
+    def _batches(self, read: Iterator[list[Sample]]) -> Iterator[tuple[Tensor, Any]]:
+        normalize = self.dataset.transform.preset.normalize
+        for samples in read:
+            for sample in samples:
+                self._unreadable.update(sample.unreadable)
+            pixels = torch.stack([sample.pixels for sample in samples])
+            yield normalize(pixels), self.dataset.target([sample.index for sample in samples])
+        self._report_unreadable()
+
+    def _read_by_threads(self, keys: Iterator[list[SampleKey]]) -> Iterator[list[Sample]]:
+        pool = _start_readers(self.threads)
+        waiting: deque[list[Future[Sample]]] = deque()
+        try:
+            for batch in keys:
+                waiting.append([pool.submit(self.dataset.read, key) for key in batch])
+                if len(waiting) > _BATCHES_AHEAD:
+                    yield [future.result() for future in waiting.popleft()]
+            while waiting:
+                yield [future.result() for future in waiting.popleft()]
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _report_unreadable(self) -> None:
+        """Say it once: later epochs meet the same pictures again."""
+        if self._reported or not self._unreadable:
+            return
+        self._reported = True
+        names = [str(self.dataset.paths[index]) for index in sorted(self._unreadable)]
+        shown = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+        warnings.warn(
+            f"{len(names)} of {len(self.dataset)} pictures could not be read, and others took their places: "
+            f"{shown}. Remove or replace them.",
+            LayerkitWarning,
+            stacklevel=3,
+        )
+
+
+def _choose_road(num_workers: Workers, *, foreign: bool) -> tuple[int, int]:
+    """Give the number of reader threads and of worker processes; with neither, the process reads itself."""
+    if num_workers != "auto":
+        return 0, num_workers
+    if not foreign:
+        return _cores(), 0
+    return 0, min(_cores(), 8) if sys.platform == "linux" else 0
+
+
+def _start_readers(threads: int) -> ThreadPoolExecutor:
+    """Start threads in which torch's operations do not spread over the processors.
+
+    Each reader would otherwise have a team of its own, and wait for it while the model computes. What a
+    thread sets for itself also becomes the default of threads started later, so it is put back once all run.
+    """
+    own = torch.get_num_threads()
+    started = Barrier(threads + 1)
+    pool = ThreadPoolExecutor(threads, "layerkit-read", initializer=torch.set_num_threads, initargs=(1,))
+    for _ in range(threads):
+        pool.submit(started.wait)
+    started.wait()
+    torch.set_num_threads(own)
+    return pool
+
+
+def _cores() -> int:
+    """Count the processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _check_number(name: str, value: Any, *, smallest: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < smallest:
+        raise ValueError(
+            f"`{name}` is {value!r}; expected a whole number of at least {smallest}"
+            f"{', or auto' if name == 'num_workers' else ''}. Leave it out for the default."
+        )

@@ -1,0 +1,125 @@
+"""Columns of a table become targets: class indices, numbers, or several labels a picture."""
+
+import math
+from collections.abc import Mapping, Sequence
+from numbers import Real
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from layerkit.loading.columns import Table, column
+from layerkit.loading.datasets import Targets
+
+Columns = str | Sequence[str]
+
+
+class ReadTargets(NamedTuple):
+    """The targets of a table, one a row."""
+
+    targets: Targets
+    classes: Any
+    strata: list[str] | None  # what each part should hold in equal shares; None where that cannot be said
+    numeric: bool  # whether some are numbers that moving a picture could falsify
+
+
+def read_targets(table: Table, target: Columns | Mapping[str, Columns], sep: str | None) -> ReadTargets:
+    """Read the target columns of a table.
+
+    Parameters
+    ----------
+    table : mapping of str to list
+        From `read_table`.
+    target : str, list of str, or dict of these
+        The column or columns; a dict names several targets.
+    sep : str or None
+        What separates several labels within a column of text.
+
+    Returns
+    -------
+    ReadTargets
+    """
+    if not isinstance(target, Mapping):
+        return _read_one(table, target, sep)
+    parts = {name: _read_one(table, columns, sep) for name, columns in target.items()}
+    if not parts:
+        raise ValueError(
+            "`target` is an empty dict; expected a name and a column for each target. Fill it in."
+        )
+    return ReadTargets(
+        {name: part.targets for name, part in parts.items()},  # type: ignore[misc]
+        {name: part.classes for name, part in parts.items()},
+        None,
+        any(part.numeric for part in parts.values()),
+    )
+
+
+def select(targets: Targets, rows: Sequence[int]) -> Targets:
+    """Take the targets of some rows.
+
+    Parameters
+    ----------
+    targets : list of int, Tensor, or dict of these
+        One a row.
+    rows : sequence of int
+        Which.
+
+    Returns
+    -------
+    list of int, Tensor, or dict of these
+    """
+    if isinstance(targets, Mapping):
+        return {name: select(part, rows) for name, part in targets.items()}  # type: ignore[misc]
+    return targets[rows] if isinstance(targets, Tensor) else [targets[row] for row in rows]
+
+
+def _read_one(table: Table, columns: Columns, sep: str | None) -> ReadTargets:
+    if not isinstance(columns, str):
+        return _several_columns(table, list(columns))
+    values = column(table, columns, may_be_empty=sep is not None)
+    if not any(isinstance(value, str) for value in values):
+        return _numbers(column(table, columns), columns)
+    return _classes(values) if sep is None else _several_labels(values, sep)
+
+
+def _classes(values: list[Any]) -> ReadTargets:
+    labels = [str(value) for value in values]
+    classes = sorted(set(labels))
+    index = {label: place for place, label in enumerate(classes)}
+    return ReadTargets([index[label] for label in labels], classes, labels, False)
+
+
+def _several_labels(values: list[Any], sep: str) -> ReadTargets:
+    """Read one 0/1 column a label; a picture to which none applies has an empty value."""
+    sets = [{label.strip() for label in str(value or "").split(sep) if label.strip()} for value in values]
+    classes = sorted(set().union(*sets))
+    targets = torch.tensor([[float(label in labels) for label in classes] for labels in sets])
+    return ReadTargets(targets, classes, None, False)
+
+
+def _numbers(values: list[Any], name: str) -> ReadTargets:
+    """Whole numbers stay so, since a task may take them for class indices; 0 and 1 alone are a yes or no."""
+    numbers = _finite(values, name)
+    binary = set(numbers) <= {0.0, 1.0}
+    whole = all(isinstance(value, int) for value in values)
+    targets = torch.tensor([int(n) for n in numbers]) if whole else torch.tensor(numbers, dtype=torch.float32)
+    return ReadTargets(targets, None, [f"{name} {n:g}" for n in numbers] if binary else None, not binary)
+
+
+def _several_columns(table: Table, names: list[str]) -> ReadTargets:
+    if not names:
+        raise ValueError("`target` is an empty list; expected the names of one or more columns. Fill it in.")
+    columns = [_finite(column(table, name), name) for name in names]
+    targets = torch.tensor(columns, dtype=torch.float32).T.contiguous()
+    labels = bool(((targets == 0) | (targets == 1)).all())
+    return ReadTargets(targets, names if labels else None, None, not labels)
+
+
+def _finite(values: list[Any], name: str) -> list[float]:
+    for row, value in enumerate(values):
+        if not isinstance(value, Real) or not math.isfinite(value):
+            raise ValueError(
+                f"The column {name!r} holds {value!r} in row {row + 1}; expected a finite number in each. "
+                "Correct it; for classes, name one column of text alone."
+            )
+    return [float(value) for value in values]

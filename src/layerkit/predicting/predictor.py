@@ -1,0 +1,273 @@
+"""A trained model with all it needs to answer: pictures in, predictions out."""
+
+import json
+import random
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from threading import Lock
+from typing import Any, overload
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from layerkit.distributed import is_writer
+from layerkit.predicting.answers import Prediction, Predictions, answers
+from layerkit.predicting.architectures import Architecture
+from layerkit.predicting.pictures import Picture, collect, path_of, read_picture
+from layerkit.predicting.ranks import write_once
+from layerkit.predicting.writing import pack_predictor
+from layerkit.presets import Preset
+from layerkit.saving import write_tensors
+from layerkit.tasks import Task
+from layerkit.tasks.outputs import split_output
+
+_BATCHES_AHEAD = 1
+_SECONDS_UNTIL_PROGRESS = 2.0
+
+
+class Predictor:
+    """Answer for pictures of any kind with a trained model.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Used where it is, never copied: move it, and the predictor answers there.
+    task : Task
+        What it was trained for.
+    preset : Preset
+        How pictures enter it: ``data.preset``.
+    architecture : (str, dict), optional
+        A builder of torchvision by name and its arguments, such as ``("resnet18", {"num_classes": 2})``,
+        where `save` is not to find them itself.
+
+    Notes
+    -----
+    Several threads may call one predictor at once. While it answers, the model is in evaluation mode; then it
+    is put back as it was, so a predictor made in the middle of training does no harm.
+
+    Examples
+    --------
+    >>> from torchvision.models import resnet18
+    >>> from layerkit.heads import replace_head
+    >>> from layerkit.tasks import Multiclass
+    >>> task = Multiclass(["cat", "dog"])
+    >>> predictor = Predictor(replace_head(resnet18(), task), task, Preset(64))
+    >>> predictor(torch.zeros(3, 80, 100, dtype=torch.uint8))
+    Prediction(cat 0.500)
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        task: Task,
+        preset: Preset,
+        *,
+        architecture: tuple[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        _check_kinds(model, task, preset)
+        self.model = model
+        self.task = task
+        self.preset = preset
+        self.architecture = None if architecture is None else _recipe(architecture)
+        self._transform = preset.eval()
+        self._lock = Lock()
+        self._answering = 0
+        self._modes: dict[nn.Module, bool] = {}
+
+    def __repr__(self) -> str:
+        return f"Predictor({type(self.model).__name__}, {self.task}, {self.preset})"
+
+    @overload
+    def __call__(
+        self, source: bytes | Image.Image | np.ndarray[Any, Any] | Tensor, *, batch_size: int = 32
+    ) -> Prediction: ...
+    @overload
+    def __call__(self, source: list[Any] | tuple[Any, ...], *, batch_size: int = 32) -> Predictions: ...
+    @overload
+    def __call__(self, source: str | Path, *, batch_size: int = 32) -> Prediction | Predictions: ...
+    def __call__(
+        self, source: Picture | list[Any] | tuple[Any, ...], *, batch_size: int = 32
+    ) -> Prediction | Predictions:
+        """Answer for one picture or for many.
+
+        Parameters
+        ----------
+        source : str, Path, bytes, PIL picture, array, tensor, or a list of these
+            A picture file, its contents, a picture, a uint8 array (H, W, 3) or a uint8 tensor (3, H, W); or a
+            list of such. A path may also be a folder, read in all its depth, or a pattern such as
+            ``"pets/**/*.jpg"``.
+        batch_size : int
+            How many pictures go through the model at once.
+
+        Returns
+        -------
+        Prediction or Predictions
+            One answer for one picture; a list, in the order given, for a list, a folder (sorted by path) or a
+            pattern.
+
+        Raises
+        ------
+        FileNotFoundError
+            There is no such file, folder, or match.
+        PictureError
+            A picture cannot be decoded; the message names it.
+        TypeError, ValueError
+            It is no picture, the folder holds none, or the model's outputs do not fit the task.
+        """
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(
+                f"`batch_size` is {batch_size!r}; expected a whole number of at least 1, such as 32."
+            )
+        sources = collect(source)
+        if sources is None:
+            return self._answer([source], self._pixels(source).unsqueeze(0))[0]
+        return self._answer_all(sources, batch_size)
+
+    def logits(self, pixels: Tensor) -> Tensor:
+        """Run the model on pictures at the crop size.
+
+        Parameters
+        ----------
+        pixels : Tensor, shape (N, 3, H, W), uint8
+            As the preset crops them, not normalised.
+
+        Returns
+        -------
+        Tensor, shape (N, task.out_features), float32
+            Raw logits, on the model's device.
+        """
+        like = next((p for p in self.model.parameters() if p.is_floating_point()), torch.empty(0))
+        inputs = self.preset.normalize(pixels.to(like.device)).to(like.dtype)
+        with self.evaluating(), torch.inference_mode():
+            logits, _ = split_output(self.model(inputs))
+        if logits.ndim == 1:  # a model that squeezes its one output
+            logits = logits.unsqueeze(1)
+        if logits.ndim != 2 or logits.shape[1] != self.task.out_features:
+            raise ValueError(
+                f"The model's output has the shape {tuple(logits.shape)}; expected "
+                f"({len(pixels)}, {self.task.out_features}) for {self.task}. Give it the right head: "
+                "replace_head(model, task)."
+            )
+        return logits.float()
+
+    def save(self, path: str | Path) -> None:
+        """Save all that is needed to answer again, in one safetensors file.
+
+        Parameters
+        ----------
+        path : str or Path
+            The file, replaced in one step if it is there. `layerkit.load_predictor` reads it.
+
+        Raises
+        ------
+        ValueError
+            The architecture that was given does not make this model, or the task is not one of layerkit's.
+
+        Warns
+        -----
+        LayerkitWarning
+            No builder of torchvision makes this model, so loading it needs ``model=``.
+
+        Notes
+        -----
+        The file holds the weights in their own dtypes, the task with what it learned from the targets, the
+        preset, the versions, and the architecture: a builder of torchvision, found by structure and proven by
+        building the model anew and comparing outputs. Under ``torchrun`` the first process writes, and all
+        return when the file is there.
+        """
+        with self.evaluating():
+            tensors, header = pack_predictor(self.model, self.task, self.preset, self.architecture)
+        write_once(path, partial(write_tensors, path, tensors, header))
+
+    def _answer_all(self, sources: list[Any], batch_size: int) -> Predictions:
+        from tqdm import tqdm
+
+        found = Predictions()
+        bar = tqdm(
+            total=len(sources),
+            unit=" pictures",
+            delay=_SECONDS_UNTIL_PROGRESS,
+            leave=False,
+            disable=None if is_writer() else True,
+        )
+        with bar:
+            for batch, pixels in self._read_ahead(sources, batch_size):
+                found += self._answer(batch, pixels)
+                bar.update(len(batch))
+        return found
+
+    def _answer(self, sources: list[Any], pixels: Tensor) -> list[Prediction]:
+        logits = self.logits(pixels)
+        learned = next((value for value in self.task.state_dict().values()), logits)
+        return answers(self.task, logits.to(learned.device), map(path_of, sources))
+
+    def _pixels(self, source: Any) -> Tensor:
+        return self._transform.pixels(read_picture(source), random.Random(0))  # which evaluation never asks
+
+    def _read_ahead(self, sources: list[Any], batch_size: int) -> Iterator[tuple[list[Any], Tensor]]:
+        """Read the next batch in threads while the model works on this one: decoding holds no lock."""
+        waiting: deque[tuple[list[Any], list[Future[Tensor]]]] = deque()
+        with ThreadPoolExecutor(thread_name_prefix="layerkit-read") as pool:
+            for start in range(0, len(sources), batch_size):
+                batch = sources[start : start + batch_size]
+                waiting.append((batch, [pool.submit(self._pixels, source) for source in batch]))
+                if len(waiting) > _BATCHES_AHEAD:
+                    yield _stacked(*waiting.popleft())
+            while waiting:
+                yield _stacked(*waiting.popleft())
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Hold the model in evaluation mode; the last of several threads puts it back as it was."""
+        with self._lock:
+            if not self._answering:
+                self._modes = {module: module.training for module in self.model.modules()}
+                self.model.eval()
+            self._answering += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._answering -= 1
+                if not self._answering:
+                    for module, training in self._modes.items():
+                        module.training = training
+
+
+def _stacked(sources: list[Any], reading: list[Future[Tensor]]) -> tuple[list[Any], Tensor]:
+    return sources, torch.stack([future.result() for future in reading])
+
+
+def _check_kinds(model: Any, task: Any, preset: Any) -> None:
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"`model` is a {type(model).__name__}; expected a torch.nn.Module with a trained head."
+        )
+    if not isinstance(task, Task):
+        raise TypeError(
+            f"`task` is {task!r}; expected a task such as Multiclass(data.classes), which knows how to read "
+            "the model's outputs. For a model trained with torch.nn.CrossEntropyLoss() that is Multiclass."
+        )
+    if not isinstance(preset, Preset):
+        raise TypeError(
+            f"`preset` is {preset!r}; expected a Preset: data.preset of the loaders it was trained on, or "
+            "Preset.from_weights(ResNet18_Weights.DEFAULT)."
+        )
+
+
+def _recipe(architecture: Any) -> Architecture:
+    try:
+        name, arguments = architecture
+        json.dumps(dict(arguments))
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"`architecture` is {architecture!r} ({error}); expected the name of a torchvision builder and "
+            "a dict of plain arguments, such as ('resnet18', {'num_classes': 2})."
+        ) from error
+    return Architecture(name, dict(arguments))

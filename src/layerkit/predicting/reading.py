@@ -1,0 +1,185 @@
+"""A predictor from its file. Nothing in it is executed, and a file that cannot be trusted is refused."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from layerkit import tasks
+from layerkit.errors import PredictorFileError
+from layerkit.heads.finding import unwrapped
+from layerkit.predicting.architectures import Architecture, assign, same_outputs
+from layerkit.predicting.predictor import Predictor
+from layerkit.predicting.writing import FORMAT, KIND, OUTPUTS, pattern_for, versions
+from layerkit.presets import Preset
+from layerkit.saving import read_tensors
+from layerkit.tasks import Task
+from layerkit.tasks.outputs import split_output
+from layerkit.training.device import Device, choose_device
+
+Tensors = dict[str, Tensor]
+Header = Mapping[str, Any]
+
+
+def load_predictor(path: str | Path, *, model: nn.Module | None = None, device: Device = "auto") -> Predictor:
+    """Load what `Predictor.save` saved.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+    model : torch.nn.Module, optional
+        For an architecture that the file does not hold: the model with its head, whose weights are replaced
+        in place by those of the file.
+    device : str or torch.device
+        ``"auto"`` takes the accelerator that torch finds, else the CPU.
+
+    Returns
+    -------
+    Predictor
+        It answers as the saved one did.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file.
+    PredictorFileError
+        It is damaged, changed, of another kind (a pickle, tensors only), or from a newer layerkit; or the
+        model that was passed is another one. No weight of that was changed.
+
+    Notes
+    -----
+    Nothing is unpickled and nothing in the file is executed, so a file from a stranger can do no more than
+    answer wrongly. The checksum finds accidents, not forgery.
+
+    Examples
+    --------
+    >>> load_predictor("pets.safetensors")("rex.jpg")  # doctest: +SKIP
+    Prediction('rex.jpg': dog 0.984)
+    """
+    chosen = choose_device(device)
+    try:
+        tensors, header = read_tensors(path)
+    except (ValueError, RecursionError) as error:
+        raise PredictorFileError(str(error)) from error
+    _check_kind(path, header)
+    with _refusing(path, header):
+        preset = _preset(header["preset"])
+        task = _task(header["task"], _part(tensors, "task"))
+        weights = _part(tensors, "model")
+        if model is None:
+            model = _build(path, header["architecture"], weights)
+        else:
+            _fill(path, model, weights, preset, tensors[OUTPUTS])
+    return Predictor(model.to(chosen), task.to(chosen), preset)
+
+
+def _check_kind(path: str | Path, header: Header) -> None:
+    kind, number = (header.get(key) if isinstance(header, Mapping) else None for key in ("kind", "format"))
+    if kind != KIND or not isinstance(number, int):
+        raise PredictorFileError(
+            f"{path} holds no predictor; expected a file written by Predictor.save(). A checkpoint of fit() "
+            "goes on with the same fit() call."
+        )
+    if number > FORMAT:
+        raise PredictorFileError(
+            f"{path} has the format {number}, from layerkit {_written_by(header)}; expected {FORMAT} or "
+            f"lower, which layerkit {versions()['layerkit']} reads. Install a newer layerkit."
+        )
+
+
+@contextmanager
+def _refusing(path: str | Path, header: Header) -> Iterator[None]:
+    """Turn whatever a header of the wrong make raises on its way through the constructors into one error."""
+    try:
+        yield
+    except PredictorFileError:
+        raise
+    except Exception as error:
+        raise PredictorFileError(
+            f"{path} cannot be made into a predictor here ({type(error).__name__}: {error}); expected what "
+            f"Predictor.save() writes. It was written by layerkit {_written_by(header)}, and this is "
+            f"{versions()}: use the same versions, or take another copy."
+        ) from error
+
+
+def _written_by(header: Header) -> Any:
+    known = header.get("versions")
+    return known.get("layerkit", "?") if isinstance(known, Mapping) else "?"
+
+
+def _preset(saved: Header) -> Preset:
+    return Preset(
+        **{name: tuple(value) if isinstance(value, list) else value for name, value in saved.items()}
+    )
+
+
+def _task(saved: Header, learned: Tensors) -> Task:
+    kind = getattr(tasks, saved["class"])
+    if saved["class"] not in tasks.__all__ or not issubclass(kind, Task):
+        raise ValueError(f"{saved['class']} is no task")
+    task: Task = kind(**saved["settings"])
+    task.load_state_dict(learned)
+    return task
+
+
+def _check_counts(value: Any, most: int) -> None:
+    """Refuse counts that no model in the file has the outputs for, before anything of that size is made."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            _check_counts(item, most)
+    elif isinstance(value, int) and value > most:
+        raise ValueError(f"the task counts {value}, and the file holds {most} numbers")
+
+
+def _build(path: str | Path, saved: Header, weights: Tensors) -> nn.Module:
+    if "builder" not in saved:
+        raise PredictorFileError(
+            f"{path} does not hold the architecture, which was {saved['class']}; expected the model beside "
+            "it. Build it again, with its head, and pass it: load_predictor(path, model=model)."
+        )
+    architecture = Architecture(saved["builder"], saved["arguments"], saved["layers"])
+    return assign(architecture.build(), weights)
+
+
+def _fill(path: str | Path, model: nn.Module, weights: Tensors, preset: Preset, outputs: Tensor) -> None:
+    """Give a model the weights of a file, once it has shown to answer with them as the saved one did."""
+    _, inner = unwrapped(model)
+    _check_fit(path, inner, weights)
+    inner.eval()
+    inputs = pattern_for(inner, preset)
+    state = {name: value.to(inputs.device) for name, value in weights.items()}
+    with torch.inference_mode():
+        answered, _ = split_output(torch.func.functional_call(inner, state, (inputs,)))
+    if not same_outputs(answered, outputs):
+        raise PredictorFileError(
+            f"The {type(inner).__name__} that was passed takes the weights of {path}, but answers otherwise "
+            "than the saved model did; expected the same architecture with the same settings. No weight was "
+            "changed."
+        )
+    inner.load_state_dict(weights)
+
+
+def _check_fit(path: str | Path, model: nn.Module, weights: Tensors) -> None:
+    has = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    wants = {name: tuple(value.shape) for name, value in weights.items()}
+    odd = [name for name in {**wants, **has} if has.get(name) != wants.get(name)]
+    if odd:
+        shown = "; ".join(
+            f"{name} {wants.get(name, 'absent')}, not {has.get(name, 'absent')}" for name in odd[:3]
+        )
+        raise PredictorFileError(
+            f"The {type(model).__name__} that was passed is not the model of {path}, which has {shown}"
+            f"{f' and {len(odd) - 3} more' if len(odd) > 3 else ''}; expected one built the same way, with "
+            "its head: replace_head(model, task). No weight was changed."
+        )
+
+
+def _part(tensors: Tensors, name: str) -> Tensors:
+    prefix = f"{name}."
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}

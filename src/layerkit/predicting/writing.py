@@ -1,0 +1,126 @@
+"""A predictor to its file: weights, task, preset, and the recipe of the architecture."""
+
+import warnings
+from dataclasses import asdict
+from typing import Any
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torchvision.transforms.v2 import InterpolationMode
+
+from layerkit import tasks
+from layerkit._version import __version__
+from layerkit.distributed import is_writer
+from layerkit.errors import HeadError, LayerkitWarning
+from layerkit.heads.finding import unwrapped
+from layerkit.predicting.architectures import (
+    Architecture,
+    describe_as,
+    find_architecture,
+    fixed_pattern,
+    prove,
+)
+from layerkit.presets import Preset
+from layerkit.tasks import Task
+from layerkit.tasks.outputs import split_output
+
+FORMAT = 1
+KIND = "predictor"
+OUTPUTS = "outputs"
+"""The tensor that holds the model's answer to `fixed_pattern`, to compare with after loading."""
+
+
+def pack_predictor(
+    model: nn.Module, task: Task, preset: Preset, given: Architecture | None
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Give a file's tensors and header, the architecture proven; the model must be in evaluation mode."""
+    _, model = unwrapped(model)
+    inputs = pattern_for(model, preset)
+    with torch.inference_mode():
+        architecture = _architecture(model, given, inputs)
+        outputs, _ = split_output(model(inputs))
+    header = {
+        "kind": KIND,
+        "format": FORMAT,
+        "versions": versions(),
+        "architecture": architecture,
+        "task": {"class": type(task).__name__, "settings": _settings(task)},
+        "classes": task.classes,
+        "preset": {**asdict(preset), "interpolation": InterpolationMode(preset.interpolation).value},
+    }
+    return {OUTPUTS: outputs, **_named("model", model), **_named("task", task)}, header
+
+
+def pattern_for(model: nn.Module, preset: Preset) -> Tensor:
+    """Make the fixed picture at the preset's size, where and in which precision the model is."""
+    like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+    return fixed_pattern(preset.crop, like)
+
+
+def versions() -> dict[str, str]:
+    """Tell which versions wrote a file."""
+    return {"layerkit": __version__, "torch": torch.__version__, "torchvision": torchvision.__version__}
+
+
+def _architecture(model: nn.Module, given: Architecture | None, inputs: Tensor) -> dict[str, Any]:
+    if given is not None:
+        return asdict(_proven(model, given, inputs))
+    try:
+        found = find_architecture(model)
+    except HeadError:  # a head without any layer that tells its size
+        found = None
+    reason = "no builder of torchvision makes its structure" if found is None else prove(found, model, inputs)
+    if found is not None and reason is None:
+        return asdict(found)
+    if is_writer():
+        warnings.warn(
+            f"The file does not hold the architecture of {type(model).__name__} ({reason}); its weights are "
+            "saved all the same. To load it, build the model again, with its head, and pass it: "
+            "load_predictor(path, model=model).",
+            LayerkitWarning,
+            stacklevel=4,
+        )
+    return {"class": f"{type(model).__module__}.{type(model).__qualname__}"}
+
+
+def _proven(model: nn.Module, given: Architecture, inputs: Tensor) -> Architecture:
+    try:
+        recipe = describe_as(given.builder, model, given.arguments)
+    except TypeError as error:
+        raise ValueError(
+            f"`architecture` is {(given.builder, dict(given.arguments))}, which torchvision refuses "
+            f"({error}); expected arguments of torchvision's {given.builder}. Correct them, or leave "
+            "`architecture` out."
+        ) from error
+    reason = "its structure is another" if recipe is None else prove(recipe, model, inputs)
+    if recipe is None or reason is not None:
+        raise ValueError(
+            f"`architecture` is {(given.builder, dict(given.arguments))}, and building that does not give "
+            f"this {type(model).__name__} ({reason}); expected its own builder. Leave `architecture` out to "
+            "have it found, or to save the weights alone."
+        )
+    return recipe
+
+
+def _settings(task: Task) -> dict[str, Any]:
+    parts = [part for part in task.modules() if isinstance(part, Task)]
+    own = [part for part in parts if getattr(tasks, type(part).__name__, None) is not type(part)]
+    if own:
+        raise ValueError(
+            f"The task is a {type(own[0]).__qualname__} of your own, which a file cannot hold without its "
+            "code; expected one of layerkit's, such as Multiclass(classes). Save the model with "
+            "safetensors.torch.save_model instead."
+        )
+    return task.settings()
+
+
+def _named(prefix: str, module: nn.Module) -> dict[str, Tensor]:
+    state = module.state_dict()
+    odd = [name for name, value in state.items() if not isinstance(value, Tensor)]
+    if odd:
+        raise ValueError(
+            f"The state dict of {type(module).__name__} holds {odd}, which are no tensors; expected tensors "
+            "only: a file that can hold any object can run any code. Keep them out of get_extra_state()."
+        )
+    return {f"{prefix}.{name}": value for name, value in state.items()}

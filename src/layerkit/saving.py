@@ -1,0 +1,130 @@
+"""Files that are whole or absent: safetensors with a JSON header and a checksum, and atomic writes.
+
+Nothing is ever unpickled. Whatever is no tensor travels as JSON in the file's metadata.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`, moved onto it when the block ends well and removed otherwise."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=f".tmp{path.suffix}", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o666 & ~_umask())  # mkstemp's files are private
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
+    """Write tensors and a JSON header, whole or not at all."""
+    from safetensors.torch import save_file
+
+    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    text = json.dumps(header)
+    with atomic_path(path) as temporary:
+        save_file(plain, temporary, metadata={"layerkit": text, "checksum": _checksum(plain, text)})
+
+
+def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `write_tensors` wrote.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file.
+    ValueError
+        The file is cut short, changed, or was not written by layerkit. Nothing in it was executed.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}; expected one that layerkit saved. Check the path.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            # Copies: as long as a tensor is a view of the file, whoever changes that changes the tensor, and
+            # Windows lets nobody replace it.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"{path} cannot be read ({error}); expected a whole safetensors file. It is damaged, or of another "
+            "kind: nothing in it was executed. Take another copy."
+        ) from error
+    if "layerkit" not in metadata:
+        raise ValueError(f"{path} holds tensors only; expected a file that layerkit saved. Check the path.")
+    if metadata.get("checksum") != _checksum(tensors, metadata["layerkit"]):
+        raise ValueError(
+            f"The checksum of {path} does not fit its contents; expected the file as it was saved. It was "
+            "changed or damaged since: take another copy."
+        )
+    header: dict[str, Any] = json.loads(metadata["layerkit"])
+    return tensors, header
+
+
+def pack(value: Any, tensors: dict[str, Tensor], name: str) -> Any:
+    """Turn nested state into JSON, with its tensors put aside under names that begin with `name`.
+
+    Raises
+    ------
+    TypeError
+        Something in it is neither a tensor nor plain data.
+    """
+    if isinstance(value, Tensor):
+        tensors[name] = value
+        return {"tensor": name}
+    if isinstance(value, Mapping):
+        return {"dict": [[key, pack(item, tensors, f"{name}/{key}")] for key, item in value.items()]}
+    if isinstance(value, list | tuple | deque):
+        kind = "tuple" if isinstance(value, tuple) else "list"
+        return {kind: [pack(item, tensors, f"{name}/{index}") for index, item in enumerate(value)]}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"{name} is a {type(value).__name__}; expected tensors, numbers, text, lists and dicts.")
+
+
+def unpack(packed: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """Undo `pack`."""
+    if not isinstance(packed, dict):
+        return packed
+    ((kind, content),) = packed.items()
+    if kind == "tensor":
+        return tensors[content]
+    if kind == "dict":
+        return {key: unpack(item, tensors) for key, item in content}
+    items = [unpack(item, tensors) for item in content]
+    return tuple(items) if kind == "tuple" else items
+
+
+def _checksum(tensors: Mapping[str, Tensor], text: str) -> str:
+    digest = hashlib.blake2b(text.encode(), digest_size=16)
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask

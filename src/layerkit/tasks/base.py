@@ -1,0 +1,179 @@
+"""What every task has in common: from a model's raw output and a batch's targets to one loss."""
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from layerkit.errors import TargetError
+from layerkit.tasks.outputs import split_output
+from layerkit.tasks.targets import as_finite, as_tensor
+
+if TYPE_CHECKING:
+    from torchmetrics import MetricCollection
+
+
+class Task(nn.Module, ABC):
+    """Tie together a head's size, its loss, the check of its targets, its activation and its metrics.
+
+    What a task learns from the training targets lives in its buffers: it moves with ``task.to(device)``, is
+    checkpointed and is saved with the task, never inside the model.
+
+    Notes
+    -----
+    For a task of your own, derive from the one that comes closest, or from `Task` with `out_features` and
+    `criterion` at the least. Where a loss alone will do, `fit` takes any callable in place of a task.
+    """
+
+    out_features: int
+    """How many outputs the head has."""
+
+    classes: list[str] | dict[str, list[str] | None] | None = None
+    """The names of the classes, where there are some."""
+
+    refused_endings: tuple[str, ...] = ("softmax", "sigmoid")
+    """What a model for this task may not end in, since the loss takes raw logits."""
+
+    _may_wait = True
+
+    @property
+    def needs_targets(self) -> bool:
+        """Whether `prepare` must see the training targets before the first loss.
+
+        A buffer that waits for them holds NaN.
+        """
+        if self._may_wait:  # once filled it is not looked at again, which would wait for the device
+            self._may_wait = any(bool(buffer.isnan().any()) for buffer in self.buffers())
+        return self._may_wait
+
+    def prepare(self, targets: Any) -> str | None:
+        """Learn what the task needs from all training targets; `fit` does it by itself.
+
+        Parameters
+        ----------
+        targets : Tensor or sequence
+            The targets of the whole training set.
+
+        Returns
+        -------
+        str or None
+            What was found, in words.
+
+        Raises
+        ------
+        TargetError
+            They do not fit the task, or nothing can be learnt from them.
+        """
+        return None
+
+    def check(self, target: Any) -> Any:
+        """Check a batch's targets, and give them the dtype and the shape that `criterion` takes.
+
+        Parameters
+        ----------
+        target : Tensor
+            A batch's targets, as the loader gives them.
+
+        Returns
+        -------
+        Tensor
+            By default float32, of the shape that came in.
+
+        Raises
+        ------
+        TargetError
+            They do not fit the task. The values of targets on an accelerator are not looked at, which would
+            wait for the device: check them on the host, as `fit` does.
+        """
+        return as_finite(as_tensor(target, self))
+
+    @abstractmethod
+    def criterion(self, logits: Tensor, target: Any) -> Tensor:
+        """Compare float32 logits (N, out_features, ...) with checked targets; give the mean, a scalar."""
+
+    def loss(self, output: Any, target: Any) -> Tensor:
+        """Compare a model's raw output with the targets.
+
+        Parameters
+        ----------
+        output : Tensor, or the outputs of a torchvision model
+            Raw logits (N, out_features), or (N,) for one output; (N, out_features, H, W) for segmentation.
+            The auxiliary outputs of Inception, GoogLeNet and segmentation models are weighted as in their
+            training; under ``torch.no_grad()`` they are left out.
+        target : Tensor
+            As `check` takes them.
+
+        Returns
+        -------
+        Tensor, scalar
+
+        Raises
+        ------
+        TargetError
+            The targets do not fit the task or the output.
+        RuntimeError
+            The task needs the training targets first: see `prepare`.
+        """
+        return self.checked_loss(output, self.check(target))
+
+    def checked_loss(self, output: Any, target: Any) -> Tensor:
+        """Do as `loss` does with targets that `check` gave, whose values are not looked at again."""
+        if self.needs_targets:
+            raise RuntimeError(
+                f"{self} has not seen the training targets yet; expected task.prepare(targets) before the "
+                "first loss. fit() does it by itself; in a loop of your own, call it once."
+            )
+        logits, auxiliary = split_output(output)
+        loss = self._compare(logits, target)
+        for weight, extra in auxiliary:
+            loss = loss + weight * self._compare(extra, target)
+        return loss
+
+    def activate(self, logits: Tensor) -> Any:
+        """Turn logits into what people read: probabilities, or values in the user's units."""
+        return logits
+
+    def decide(self, logits: Tensor) -> Any:
+        """Turn logits into one answer a picture: a class index, or values in the user's units."""
+        return self.activate(logits)
+
+    def metrics(self) -> "MetricCollection":
+        """Make the default metrics; their ``update`` takes what `metric_inputs` gives."""
+        from torchmetrics import MetricCollection
+
+        return MetricCollection({})
+
+    def metric_inputs(self, logits: Tensor, target: Any) -> tuple[Any, Any]:
+        """Turn logits and checked targets into what torchmetrics compares."""
+        return self.activate(logits), target
+
+    def constant_logits(self, targets: Any) -> Tensor:
+        """Give the logits (out_features,) of the constant answer that fits checked targets best."""
+        return torch.zeros(self.out_features)
+
+    def settings(self) -> dict[str, Any]:
+        """Give the constructor's arguments as JSON has them: ``type(task)(**task.settings())`` is its like.
+
+        What was learned from targets is not among them, but in ``task.state_dict()``.
+        """
+        return {}
+
+    def _compare(self, logits: Tensor, target: Any) -> Tensor:
+        logits = (logits if logits.ndim > 1 else logits.unsqueeze(1)).float()
+        if logits.shape[1] != self.out_features:
+            raise TargetError(
+                f"The model gives {logits.shape[1]} outputs a picture; expected {self.out_features} for "
+                f"{self}. Give it the right head, auxiliary ones included: replace_head(model, task)."
+            )
+        self._check_fit(logits, target)
+        return self.criterion(logits, target)
+
+    def _check_fit(self, logits: Tensor, target: Any) -> None:
+        """Refuse whatever would broadcast: each logit has its target, or each row of logits."""
+        if target.shape not in (logits.shape, logits.shape[:1] + logits.shape[2:]):
+            raise TargetError(
+                f"The model's outputs have the shape {tuple(logits.shape)} and the targets "
+                f"{tuple(target.shape)}; expected one target for each output of {self}. Check what the "
+                "loader and the model's forward() give."
+            )

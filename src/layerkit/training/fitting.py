@@ -1,0 +1,432 @@
+"""Train a model: `fit`, and the run that it gives back."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from layerkit.heads.families import family_of
+from layerkit.loading import PictureLoader
+from layerkit.tasks import Task
+from layerkit.training.best import Best, make_best
+from layerkit.training.checkpoint import Checkpoint, digest
+from layerkit.training.device import Device, Hardware, Precision, choose_hardware, move_model
+from layerkit.training.history import History, Row, format_row
+from layerkit.training.loop import validate
+from layerkit.training.losses import as_task
+from layerkit.training.optimizers import OptimizerLike
+from layerkit.training.phases import HasEpochs, Phase, count_images, frozen_phase, full_phase
+from layerkit.training.progress import Progress
+from layerkit.training.schedules import Schedule
+from layerkit.training.weights import copy_of_weights, put_weights
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric, MetricCollection
+
+
+@dataclass
+class Run:
+    """What `fit` did. The model itself holds the best weights.
+
+    Attributes
+    ----------
+    history : History
+        One row an epoch.
+    best_epoch : int
+        The epoch whose weights the model holds, counted from 1.
+    best_value : float or None
+        What was monitored, in that epoch.
+    monitor : str or None
+        What was monitored; ``None`` without a validation part.
+    reason : str
+        Which epoch is the best, and why, in words.
+    device : str
+        The device, precision and memory format.
+    """
+
+    history: History = field(repr=False)
+    best_epoch: int
+    best_value: float | None
+    monitor: str | None
+    reason: str
+    device: str
+
+
+def fit(
+    model: nn.Module,
+    task: Task | Callable[[Tensor, Any], Tensor],
+    train: Iterable[Any],
+    valid: Iterable[Any] | None = None,
+    *,
+    epochs: int,
+    frozen_epochs: int = 0,
+    lr: float | None = None,
+    optimizer: OptimizerLike = None,
+    schedule: Schedule = None,
+    metrics: "Mapping[str, Metric] | None" = None,
+    monitor: str = "valid_loss",
+    checkpoint: str | Path | None = None,
+    seed: int | None = None,
+    progress: bool = True,
+    views: int = 1,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    channels_last: bool | Literal["auto"] = "auto",
+    accumulate: int = 1,
+    clip_norm: float | None = None,
+) -> Run:
+    """Train a model in place; afterwards it holds the weights of its best epoch, in evaluation mode.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Gives raw logits. It is moved to the device, and its trainable parameters are changed.
+    task : Task or callable
+        For example ``Multiclass(data.classes)``, or any loss called with (logits, targets).
+    train, valid : iterable of (inputs, targets)
+        Loaders: those of `folder_loaders`, or any `DataLoader`. Without `valid` the last weights are kept.
+    epochs : int
+        How many in all, at least 1.
+    frozen_epochs : int
+        The first so many of `epochs` train the head alone: the backbone runs once over all pictures, in
+        evaluation mode, and its output is used again in each of them.
+    lr : float, optional
+        The learning rate of layerkit's optimizer, or of the class passed as `optimizer`.
+    optimizer : torch.optim.Optimizer, class or factory, optional
+        A class or factory gets a list of the trainable parameters. By default AdamW at 1e-4, ten times that
+        for a head that no frozen phase has trained, and a cosine schedule with a warm-up.
+    schedule : str, torch scheduler or factory, optional
+        ``"one-cycle"``, ``"cosine"``, ``"step"``, ``"plateau"`` or ``"constant"``; a scheduler made for
+        `optimizer`; or a callable that gets the optimizer. Torch's schedulers step by epoch, except
+        `OneCycleLR` and `CyclicLR`; `per_batch` says otherwise. With an `optimizer` of yours the default is
+        a constant rate.
+    metrics : dict of str to torchmetrics.Metric, optional
+        Instead of the task's own.
+    monitor : str
+        What decides which epoch is the best: ``"valid_loss"`` or ``"valid_<metric>"``.
+    checkpoint : str or Path, optional
+        A folder for the state of the run after each epoch. The same call goes on from there; when the run is
+        done, it returns at once.
+    seed : int, optional
+        Governs what the model draws (dropout). Torch's global generator is put back afterwards. ``None`` draws
+        from it as a loop of your own would.
+    progress : bool
+        Whether to show a bar and a line an epoch, on stderr.
+    views : int
+        How many differently augmented passes the frozen phase takes turns with; 1 is the eval transform.
+    device : str or torch.device
+        ``"auto"`` takes the accelerator that torch finds, else the CPU.
+    precision : {"auto", "fp32", "bf16", "fp16"}
+        ``"auto"`` is fp32 on a CPU, and bf16 or else fp16 on an accelerator.
+    channels_last : bool or "auto"
+        The memory format of convolutions; ``"auto"`` takes it where there are any, since it is faster.
+    accumulate : int
+        How many batches make one step of the optimizer.
+    clip_norm : float, optional
+        The largest norm of the gradient over all parameters.
+
+    Returns
+    -------
+    Run
+        The history, and which epoch is the best and why.
+
+    Raises
+    ------
+    ValueError, TypeError
+        An argument is not as described; nothing was trained.
+    NonFiniteError
+        A loss or gradient is NaN or infinite; the model holds the best weights so far.
+    CheckpointError
+        The folder holds another run, or its file is damaged.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch.utils.data import DataLoader, TensorDataset
+    >>> from layerkit import Multiclass, fit
+    >>> _ = torch.manual_seed(0)
+    >>> inputs = torch.randn(64, 2)
+    >>> data = DataLoader(TensorDataset(inputs, (inputs[:, 0] > 0).long()), batch_size=16)
+    >>> run = fit(torch.nn.Linear(2, 2), Multiclass(2), data, data, epochs=20, lr=0.1, progress=False)
+    >>> run.history[-1]["valid_accuracy"] > 0.9
+    True
+    """
+    _check_arguments(model, epochs, frozen_epochs, accumulate, views, clip_norm)
+    task = as_task(task)
+    hardware = choose_hardware(model, device, precision, channels_last)
+    measures = _make_metrics(task, metrics, hardware) if valid is not None else None
+    best = make_best(monitor, measures)
+    lines = Progress(shown=progress)
+    session = _Session(model, task, train, valid, hardware, measures, best, lines, epochs)
+    with _prepared(session, seed):
+        lines.say(f"on {hardware}")
+        _prepare_task(task, train, lines)
+        session.open_checkpoint(
+            checkpoint,
+            _identity(model, task, train, valid, seed, monitor)
+            | {"epochs": epochs, "frozen_epochs": frozen_epochs, "views": views, "accumulate": accumulate}
+            | {
+                "optimizer": _describe(optimizer),
+                "schedule": _describe(schedule),
+                "lr": lr,
+                "clip_norm": clip_norm,
+            },
+        )
+        # Made first, so that a mistake in its arguments is found before anything is trained.
+        full = None if frozen_epochs == epochs else full_phase(
+            model, task, train, valid, hardware,
+            epochs=range(frozen_epochs, epochs), optimizer=optimizer, schedule=schedule, lr=lr,
+            lower_is_better=best.lower_is_better, accumulate=accumulate, clip_norm=clip_norm,
+        )  # fmt: skip
+        if session.done < frozen_epochs:
+            session.run(
+                frozen_phase(
+                    model, task, train, valid, hardware,
+                    epochs=range(frozen_epochs), views=views, progress=lines,
+                )
+            )  # fmt: skip
+        if full is not None and session.done < epochs:
+            if session.done == frozen_epochs:
+                session.keep_all_of_best()
+            session.run(full)
+    lines.say(f"the model holds the weights of {best.reason()}")
+    return Run(session.history, best.epoch, best.value, best.monitor, best.reason(), str(hardware))
+
+
+@dataclass
+class _Session:
+    """A run in progress: what both phases share, and what a checkpoint holds."""
+
+    model: nn.Module
+    task: Task
+    train: Iterable[Any]
+    valid: Iterable[Any] | None
+    hardware: Hardware
+    metrics: "MetricCollection | None"
+    best: Best
+    progress: Progress
+    epochs: int
+    history: History = field(default_factory=History)
+    checkpoint: Checkpoint | None = None
+    resumed: dict[str, Any] | None = None
+    _saved_at: float = 0.0
+
+    @property
+    def done(self) -> int:
+        return len(self.history)
+
+    def run(self, phase: Phase) -> None:
+        """Train through a phase, from where a checkpoint left it."""
+        if self.resumed is not None and self.resumed["phase"]["name"] == phase.name:
+            phase.load_state(self.resumed["phase"])
+        left = [epoch for epoch in phase.epochs if epoch >= self.done]
+        self.progress.open(_total_images(phase, len(left)), phase.name)
+        if self.resumed is not None:
+            torch.set_rng_state(self.resumed["rng"])  # last: preparing a phase may have drawn
+            self.resumed = None
+        for epoch in left:
+            row = self._run_epoch(phase, epoch)
+            self.history.append(row)
+            value = row.get(self.best.monitor) if self.best.monitor else None
+            is_best = self.best.beaten_by(value)
+            if is_best:
+                self.best.epoch, self.best.value = epoch + 1, value
+                self.best.weights.update(phase.weights())
+            self.progress.say(format_row(row, epochs=self.epochs, best=is_best))
+            self._save(phase, last=epoch == phase.epochs[-1])
+        self.progress.close()
+
+    def _run_epoch(self, phase: Phase, epoch: int) -> Row:
+        started = time.perf_counter()
+        for loader in (phase.train, phase.valid):
+            if isinstance(loader, HasEpochs):
+                loader.set_epoch(epoch)
+        row: Row = {"epoch": epoch + 1, "phase": phase.name}
+        label = f"epoch {epoch + 1}/{self.epochs}"
+        row["train_loss"], images = phase.trainer.train_epoch(
+            phase.train, phase.schedule, self.progress, label
+        )
+        seconds = time.perf_counter() - started
+        phase.schedule.after_training_epoch()
+        if phase.valid is not None:
+            figures = validate(
+                phase.trainer.model, self.task, phase.valid, self.hardware, self.metrics, self.progress
+            )
+            row |= {f"valid_{name}": value for name, value in figures.items()}
+            phase.schedule.after_validation(row[self.best.monitor or "valid_loss"])
+        row |= {
+            "lr": phase.schedule.last_rate,
+            "seconds": time.perf_counter() - started,
+            "images_per_second": images / seconds,
+        }
+        return row
+
+    def keep_all_of_best(self) -> None:
+        """Go on from the frozen phase's best head; the backbone, about to change, is part of that best too."""
+        self.apply_best()
+        if self.best.weights:
+            self.best.weights = copy_of_weights(self.model)
+
+    def apply_best(self) -> None:
+        """Put the best weights into the model."""
+        put_weights(self.model, self.best.weights)
+
+    def open_checkpoint(self, folder: str | Path | None, identity: Mapping[str, Any]) -> None:
+        """Take up a run that was begun in this folder."""
+        if folder is None:
+            return
+        self.checkpoint = Checkpoint(folder, identity)
+        state = self.checkpoint.load()
+        if state is None:
+            return
+        self.resumed = state
+        self.history = History(state["history"])
+        self.best.epoch, self.best.value = state["best"]["epoch"], state["best"]["value"]
+        self.best.weights = {
+            name: value.to(self.hardware.device) for name, value in state["best"]["weights"].items()
+        }
+        self.task.load_state_dict(state["task"])
+        finished = "is finished" if self.done >= self.epochs else f"goes on after epoch {self.done}"
+        self.progress.say(f"the run in {folder} {finished}")
+
+    def _save(self, phase: Phase, *, last: bool) -> None:
+        """Save after an epoch; those of the frozen phase can be too short for a file each."""
+        if self.checkpoint is None or not (last or time.monotonic() - self._saved_at > 1):
+            return
+        best = {"epoch": self.best.epoch, "value": self.best.value, "weights": self.best.weights}
+        self.checkpoint.save(
+            {
+                "history": list(self.history),
+                "best": best,
+                "task": dict(self.task.state_dict()),
+                "phase": phase.state(),
+                "rng": torch.get_rng_state(),
+            }
+        )
+        self._saved_at = time.monotonic()
+
+
+@contextmanager
+def _prepared(session: _Session, seed: int | None) -> Iterator[None]:
+    """Set up the device and the random state; however it ends, leave the best weights and put the rest back."""
+    model, hardware = session.model, session.hardware
+    changed_format = move_model(model, hardware)
+    session.task.to(hardware.device)
+    devices = [hardware.device] if hardware.device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices=devices, enabled=seed is not None):
+            if seed is not None:
+                torch.manual_seed(seed)
+            yield
+    finally:
+        session.progress.close()
+        session.apply_best()
+        model.eval()
+        if changed_format:
+            model.to(memory_format=torch.contiguous_format)
+
+
+def _prepare_task(task: Task, train: Iterable[Any], progress: Progress) -> None:
+    """Show the task all training targets once, if it needs them."""
+    if not task.needs_targets:
+        return
+    targets = getattr(getattr(train, "dataset", None), "targets", None)
+    if targets is None:
+        progress.say("reading the training loader once for its targets")
+        targets = torch.cat([torch.as_tensor(target) for _, target in train])
+    found = task.prepare(targets)
+    if found:
+        progress.say(found)
+
+
+def _make_metrics(
+    task: Task, metrics: "Mapping[str, Metric] | None", hardware: Hardware
+) -> "MetricCollection":
+    from torchmetrics import MetricCollection
+
+    made = task.metrics() if metrics is None else MetricCollection(dict(metrics), compute_groups=False)
+    return made.to(hardware.device)
+
+
+def _total_images(phase: Phase, epochs: int) -> int | None:
+    sizes = [count_images(loader) for loader in (phase.train, phase.valid) if loader is not None]
+    return None if None in sizes else epochs * sum(size or 0 for size in sizes)
+
+
+def _identity(
+    model: nn.Module,
+    task: Task,
+    train: Iterable[Any],
+    valid: Iterable[Any] | None,
+    seed: int | None,
+    monitor: str,
+) -> dict[str, Any]:
+    shapes = {name: list(value.shape) for name, value in model.state_dict().items()}
+    return {
+        "model": f"{type(model).__name__} {digest(shapes)}",
+        "task": repr(task),
+        "train": _describe_loader(train),
+        "valid": _describe_loader(valid),
+        "seed": seed,
+        "monitor": monitor,
+    }
+
+
+def _describe_loader(loader: Any) -> str | None:
+    """Say what is read, without the folder that the data lie in, which may move."""
+    if loader is None:
+        return None
+    if not isinstance(loader, PictureLoader):
+        length = len(loader) if hasattr(loader, "__len__") else "unknown"
+        return f"{type(loader).__name__} of {length} batches"
+    dataset, sampler = loader.dataset, loader.batch_sampler
+    names = [path.name for path in dataset.paths]
+    return (
+        f"{len(names)} pictures ({digest(names)}), batch_size={sampler.batch_size}, seed={dataset.seed}, "
+        f"{dataset.transform}"
+    )
+
+
+def _describe(value: Any) -> str | None:
+    """Name an optimizer or a schedule without the addresses and rates that change while it works."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, torch.optim.Optimizer):
+        return f"{type(value).__name__} {digest({k: v for k, v in value.defaults.items() if k != 'params'})}"
+    if isinstance(value, type):
+        return value.__name__
+    if isinstance(value, torch.optim.lr_scheduler.LRScheduler):
+        return type(value).__name__
+    return f"a {type(value).__name__}"
+
+
+def _check_arguments(
+    model: nn.Module, epochs: int, frozen_epochs: int, accumulate: int, views: int, clip_norm: float | None
+) -> None:
+    numbers: list[tuple[str, Any, int, str]] = [
+        ("epochs", epochs, 1, "To evaluate without training, use evaluate(model, task, loader)."),
+        ("frozen_epochs", frozen_epochs, 0, "0 trains the whole model from the start."),
+        ("accumulate", accumulate, 1, "1 takes a step after each batch."),
+        ("views", views, 1, "1 sees each picture as in evaluation."),
+    ]
+    for name, value, smallest, hint in numbers:
+        if isinstance(value, bool) or not isinstance(value, int) or value < smallest:
+            raise ValueError(f"`{name}` is {value!r}; expected a whole number of at least {smallest}. {hint}")
+    if frozen_epochs > epochs:
+        raise ValueError(
+            f"`frozen_epochs` is {frozen_epochs} and `epochs` is {epochs}; expected at most that many, since they "
+            f"are the first of them. To train the whole model afterwards, raise epochs above {frozen_epochs}."
+        )
+    if clip_norm is not None and not clip_norm > 0:
+        raise ValueError(f"`clip_norm` is {clip_norm}; expected a number above zero, such as 1.0, or None.")
+    known = family_of(model)
+    if known is not None and known[1].kind == "detection":
+        raise TypeError(
+            f"{type(model).__name__} detects objects and computes its own losses; fit() expects a model from "
+            "pictures to logits. Train it in a loop of your own: sum(model(images, targets).values()).backward()."
+        )

@@ -1,0 +1,93 @@
+"""Mistakes that only a forward pass shows."""
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from layerkit.errors import LayerkitWarning
+from layerkit.tasks import Task
+from layerkit.tasks.outputs import split_output
+
+_ENDINGS = {
+    "HardsigmoidBackward0": "sigmoid",
+    "LogSigmoidBackward0": "sigmoid",
+    "ReluBackward0": "ReLU",
+    "SigmoidBackward0": "sigmoid",
+    "SoftmaxBackward0": "softmax",
+}
+"""By autograd's names, which modules and functions share; a log-softmax is left out, since a second one "
+"changes nothing."""
+
+_SHAPE_CHANGES = (
+    "AdaptiveAvgPool",
+    "AsStrided",
+    "Clone",
+    "Mean",  # torch's name for pooling to one pixel
+    "Reshape",
+    "Select",
+    "Squeeze",
+    "ToCopy",
+    "Transpose",
+    "UnsafeView",
+    "Unsqueeze",
+    "View",
+)
+
+
+def check_ending(task: Task, output: Any) -> None:
+    """Find an activation at the end of a model that the task's loss applies itself.
+
+    Parameters
+    ----------
+    task : Task
+        Says in ``refused_endings`` what it cannot take.
+    output : Tensor, or the outputs of a torchvision model
+        What the model gave in training, with the history that autograd keeps of it.
+
+    Raises
+    ------
+    ValueError
+        The last operation was a softmax, a sigmoid or a ReLU.
+
+    Warns
+    -----
+    LayerkitWarning
+        The history does not tell (as in a compiled model), and the outputs look like a softmax's.
+
+    Notes
+    -----
+    Autograd's history names functional activations too, which are no modules; its names are an inner matter
+    of torch, so that a change there would only be missed here, and is held by a test.
+    """
+    logits, _ = split_output(output)
+    ending = _last_activation(logits)
+    if ending in task.refused_endings:
+        raise ValueError(
+            f"The model ends in a {ending}; expected raw outputs of any sign, since {type(task).__name__} "
+            f"applies to them what it needs. Remove the {ending} from the end of the model; "
+            "task.activate(logits) gives what people read. A fresh end for any torchvision model: "
+            "replace_head(model, task)."
+        )
+    if ending is None and "softmax" in task.refused_endings and _looks_like_probabilities(logits.detach()):
+        warnings.warn(
+            f"Every row of the model's outputs lies between 0 and 1 and sums to 1, as after a softmax, which "
+            f"{type(task).__name__} applies itself. If there is one in forward(), remove it.",
+            LayerkitWarning,
+            stacklevel=2,
+        )
+
+
+def _last_activation(output: Tensor) -> str | None:
+    node = output.grad_fn
+    while node is not None and node.name().startswith(_SHAPE_CHANGES):
+        node = node.next_functions[0][0]
+    return None if node is None else _ENDINGS.get(node.name())
+
+
+def _looks_like_probabilities(logits: Tensor) -> bool:
+    if logits.ndim < 2 or logits.shape[1] < 2 or not bool((logits >= 0).all()):
+        return False
+    sums = logits.float().sum(1)
+    return bool(torch.allclose(sums, torch.ones_like(sums), atol=1e-2))

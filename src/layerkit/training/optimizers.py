@@ -1,0 +1,112 @@
+"""The optimizer: layerkit's choice, the user's own, or one made from a class or a factory."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from layerkit.errors import HeadError, LayerkitWarning
+from layerkit.heads import find_head
+
+OptimizerLike = Optimizer | Callable[..., Optimizer] | None
+
+FROZEN_LR = 6e-3
+"""For AdamW on the standardized features of a frozen backbone, whatever the backbone: they all have one scale."""
+
+FULL_LR = 1e-4
+"""For AdamW on pretrained weights: ten times less than what they were trained with, so that they are kept."""
+
+HEAD_FACTOR = 10.0
+"""How much faster a head learns that starts at zero, unless a frozen phase has trained it before."""
+
+
+def make_optimizer(
+    optimizer: OptimizerLike, model: nn.Module, task: nn.Module, lr: float | None, *, head_is_new: bool
+) -> Optimizer:
+    """Make the optimizer of the whole model, or check the one that was made already.
+
+    Raises
+    ------
+    ValueError
+        It holds parameters of another model, lacks the task's, or the learning rate is given twice.
+    """
+    parameters = [p for module in (model, task) for p in module.parameters() if p.requires_grad]
+    if lr is not None and not lr > 0:
+        raise ValueError(
+            f"`lr` is {lr}; expected a number above zero. 1e-4 is usual for fine-tuning with AdamW."
+        )
+    if not parameters:
+        raise ValueError(
+            "The model has no trainable parameter; expected at least its head to require gradients. Use "
+            "layerkit.unfreeze(model) or replace_head(model, task)."
+        )
+    if optimizer is None:
+        return _default_optimizer(model, task, FULL_LR if lr is None else lr, head_is_new=head_is_new)
+    if isinstance(optimizer, Optimizer):
+        if lr is not None:
+            raise ValueError(
+                f"`lr` is {lr} and `optimizer` has rates of its own; expected one of the two. Leave lr out, or "
+                "pass the class: optimizer=torch.optim.SGD."
+            )
+        _check_parameters(optimizer, model, task)
+        return optimizer
+    made = optimizer(parameters) if lr is None else _with_rate(optimizer, parameters, lr)
+    if not isinstance(made, Optimizer):
+        raise TypeError(
+            f"`optimizer` gave a {type(made).__name__}; expected a torch optimizer. Pass one, its class, or a "
+            "factory: lambda parameters: torch.optim.SGD(parameters, lr=0.01)."
+        )
+    return made
+
+
+def _with_rate(optimizer: Any, parameters: list[nn.Parameter], lr: float) -> Any:
+    if isinstance(optimizer, type):
+        return optimizer(parameters, lr=lr)
+    raise ValueError(
+        f"`lr` is {lr} and `optimizer` is a factory; expected one of the two. Set the rate inside the factory."
+    )
+
+
+def _default_optimizer(model: nn.Module, task: nn.Module, lr: float, *, head_is_new: bool) -> Optimizer:
+    head = _head_parameters(model) if head_is_new else set()
+    groups: list[dict[str, Any]] = [{"params": []}, {"params": [], "lr": lr * HEAD_FACTOR}]
+    for parameter in (*model.parameters(), *task.parameters()):
+        if parameter.requires_grad:
+            groups[parameter in head]["params"].append(parameter)
+    return torch.optim.AdamW([group for group in groups if group["params"]], lr=lr, weight_decay=0.01)
+
+
+def _head_parameters(model: nn.Module) -> set[nn.Parameter]:
+    with warnings.catch_warnings():  # a guessed head is good enough here: only its rate depends on it
+        warnings.simplefilter("ignore", LayerkitWarning)
+        try:
+            sites = find_head(model).sites
+        except HeadError:
+            return set()
+    return {parameter for site in sites for parameter in site.module.parameters()}
+
+
+def _check_parameters(optimizer: Optimizer, model: nn.Module, task: nn.Module) -> None:
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    known = {id(p) for module in (model, task) for p in module.parameters()}
+    if held - known:
+        raise ValueError(
+            f"`optimizer` holds {len(held - known)} parameters that are not the model's; expected the model's own. "
+            "It was probably made before replace_head(): make it afterwards, or pass the class."
+        )
+    if any(p.requires_grad and id(p) not in held for p in task.parameters()):
+        raise ValueError(
+            "`optimizer` lacks the task's own parameters; expected them beside the model's, since they are learnt "
+            "too. Pass [*model.parameters(), *task.parameters()] to it."
+        )
+    missing = [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in held]
+    if missing:
+        warnings.warn(
+            f"`optimizer` lacks {len(missing)} trainable parameters of the model, {missing[0]} first: they stay as "
+            "they are. If that is meant, freeze them with layerkit.freeze(); otherwise give it model.parameters().",
+            LayerkitWarning,
+            stacklevel=5,
+        )

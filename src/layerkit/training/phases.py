@@ -1,0 +1,178 @@
+"""The two phases of a run: the head on a frozen backbone's features, then the whole model."""
+
+import time
+from collections.abc import Callable, Iterable, Sized
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from layerkit.features import FeatureBatches, FrozenHead, constant_logits, precompute_features
+from layerkit.loading import PictureLoader
+from layerkit.tasks import Task
+from layerkit.tasks.targets import map_targets
+from layerkit.training.device import Hardware
+from layerkit.training.loop import Batch, Trainer
+from layerkit.training.optimizers import FROZEN_LR, OptimizerLike, make_optimizer
+from layerkit.training.progress import Progress
+from layerkit.training.schedules import Schedule, Stepper, make_schedule
+from layerkit.training.weights import copy_of_weights, put_weights
+
+
+@runtime_checkable
+class HasEpochs(Protocol):
+    """A loader that can be told which epoch comes next."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that the next ``iter()`` gives."""
+
+
+@dataclass
+class Phase:
+    """What differs between the phases; the loop is the same."""
+
+    name: str
+    epochs: range  # counted from 0 over the whole run
+    trainer: Trainer
+    schedule: Stepper
+    train: Iterable[Batch]
+    valid: Iterable[Batch] | None
+    weights: Callable[[], dict[str, Tensor]]  # under the model's own keys; only what this phase changes
+
+    def state(self) -> dict[str, Any]:
+        """Give all that must be restored to go on in this phase."""
+        return {
+            "name": self.name,
+            "model": copy_of_weights(self.trainer.model),
+            "optimizer": self.trainer.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "scaler": self.trainer.scaler.state_dict() if self.trainer.scaler else {},
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take back what `state` gave."""
+        put_weights(self.trainer.model, state["model"])
+        self.trainer.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        if self.trainer.scaler:
+            self.trainer.scaler.load_state_dict(state["scaler"])
+
+
+def full_phase(
+    model: nn.Module,
+    task: Task,
+    train: Iterable[Batch],
+    valid: Iterable[Batch] | None,
+    hardware: Hardware,
+    *,
+    epochs: range,
+    optimizer: OptimizerLike,
+    schedule: Schedule,
+    lr: float | None,
+    lower_is_better: bool,
+    accumulate: int,
+    clip_norm: float | None,
+) -> Phase:
+    """Train everything that requires a gradient."""
+    made = make_optimizer(optimizer, model, task, lr, head_is_new=epochs.start == 0)
+    length = len(train) if isinstance(train, Sized) else None
+    batches = None if length is None else -(-length // accumulate)
+    if optimizer is None and schedule is None:
+        schedule = "cosine" if batches is not None else "constant"
+    stepper = make_schedule(
+        schedule, made, epochs=len(epochs), batches=batches, lower_is_better=lower_is_better
+    )
+    trainer = Trainer(model, task, made, hardware, accumulate, clip_norm)
+    return Phase("full", epochs, trainer, stepper, train, valid, lambda: copy_of_weights(model))
+
+
+def frozen_phase(
+    model: nn.Module,
+    task: Task,
+    train: Iterable[Batch],
+    valid: Iterable[Batch] | None,
+    hardware: Hardware,
+    *,
+    epochs: range,
+    views: int,
+    progress: Progress,
+) -> Phase:
+    """Run the backbone once over all pictures, and train the head on what it gave."""
+    started = time.perf_counter()
+    parts = [_features(model, task, loader, hardware, progress) for loader in _views(train, views, progress)]
+    targets = parts[0][1]
+    head = FrozenHead(model, parts[0][0]).to(hardware.device)
+    prior = constant_logits(task, targets)
+    if prior is not None:
+        head.start_from(prior)
+    size = len(parts[0][0])
+    batch_size = _batch_size(train)
+    batches = FeatureBatches(
+        [head.standardize(features) for features, _ in parts],
+        targets,
+        batch_size=batch_size,
+        shuffle=True,
+        seed=_seed(train),
+    )
+    held_out = None
+    if valid is not None:
+        features, valid_targets = _features(model, task, valid, hardware, progress)
+        size += len(features)
+        held_out = FeatureBatches([head.standardize(features)], valid_targets, batch_size=1024, shuffle=False)
+    seconds = time.perf_counter() - started
+    progress.say(
+        f"the backbone ran once over {size:,} pictures in {seconds:.1f} s; now its head is trained alone"
+    )
+    parameters = [*head.parameters(), *task.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=FROZEN_LR, weight_decay=0.01)
+    schedule = make_schedule(
+        "one-cycle", optimizer, epochs=len(epochs), batches=batches.batches, lower_is_better=True
+    )
+    trainer = Trainer(head, task, optimizer, Hardware(hardware.device, torch.float32, False))
+    return Phase("frozen", epochs, trainer, schedule, batches, held_out, head.state_for_model)
+
+
+def _features(
+    model: nn.Module, task: Task, loader: Iterable[Batch], hardware: Hardware, progress: Progress
+) -> tuple[Tensor, Any]:
+    def each(inputs: Tensor, target: Any) -> Batch:
+        progress.advance(len(inputs))
+        return hardware.move(inputs), map_targets(lambda part: part.to(hardware.device), task.check(target))
+
+    progress.open(count_images(loader), "features")
+    with hardware.autocast():
+        features, targets = precompute_features(model, loader, each=each)
+    progress.close()
+    # Clones are ordinary tensors, while inference tensors could not be trained on.
+    return features.clone().float(), map_targets(torch.clone, targets)
+
+
+def _views(train: Iterable[Batch], views: int, progress: Progress) -> list[Iterable[Batch]]:
+    """List what the backbone is run over: the pictures as in evaluation, or with other changes each time."""
+    if not isinstance(train, PictureLoader):
+        progress.say(
+            "this loader is read once, as it is, for the frozen phase: its random changes stay the same"
+        )
+        return [train]
+    if views == 1:
+        return [train.unshuffled()]
+    loaders = [train.unshuffled(augmented=True) for _ in range(views)]
+    for view, loader in enumerate(loaders):
+        loader.set_epoch(view)
+    return list(loaders)
+
+
+def count_images(loader: Any) -> int | None:
+    """Count the samples behind a loader, if it tells."""
+    dataset = loader if isinstance(loader, FeatureBatches) else getattr(loader, "dataset", None)
+    return len(dataset) if isinstance(dataset, Sized) else None
+
+
+def _batch_size(loader: Any) -> int:
+    sampler = getattr(loader, "batch_sampler", None)
+    return int(getattr(loader, "batch_size", None) or getattr(sampler, "batch_size", None) or 32)
+
+
+def _seed(loader: Any) -> int:
+    return int(loader.dataset.seed) if isinstance(loader, PictureLoader) else 0

@@ -1,0 +1,328 @@
+"""replace_head keeps what was there, works twice, and changes nothing when it fails."""
+
+import copy
+import pickle
+import warnings
+
+import pytest
+import torch
+from torch import nn
+from torchvision.models import googlenet, inception_v3, maxvit_t, mobilenet_v3_small, resnet18, squeezenet1_1
+from torchvision.models.segmentation import lraspp_mobilenet_v3_large
+from torchvision.models.video import s3d
+
+from layerkit.errors import HeadError, LayerkitError, LayerkitWarning
+from layerkit.heads import MLPHead, find_head, replace_head
+
+
+class Task:
+    out_features = 3
+
+
+class Net(nn.Module):
+    """A classifier that layerkit does not know."""
+
+    def __init__(self):
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.attention = nn.MultiheadAttention(8, 2)
+        self.score = nn.Sequential(nn.Dropout(0.5), nn.Linear(8, 10))
+
+    def forward(self, x):
+        return self.score(self.features(x))
+
+
+def tiny():
+    """A ResNet on the meta device: its structure, without the cost."""
+    with torch.device("meta"):
+        return resnet18()
+
+
+def snapshot(model):
+    return {name: id(module) for name, module in model.named_modules()}
+
+
+def test_the_same_object_comes_back():
+    """The model is changed in place and returned."""
+    model = tiny()
+    assert replace_head(model, Task()) is model
+    assert model.fc.out_features == 3
+
+
+@pytest.mark.parametrize("task", [0, -1])
+def test_too_few_outputs_are_refused(task):
+    """A head has at least one output."""
+    with pytest.raises(ValueError, match=f"{task} outputs; expected 1 or more"):
+        replace_head(tiny(), task)
+
+
+@pytest.mark.parametrize("task", [True, 2.0, "3", None])
+def test_other_things_than_tasks_and_numbers_are_refused(task):
+    """A bool, a fraction, a string or nothing is no number of outputs."""
+    with pytest.raises(TypeError, match="For three outputs, pass 3"):
+        replace_head(tiny(), task)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_dtype_and_training_flag_are_kept(dtype):
+    """The new layer is of the old one's dtype and mode, and the rest is not touched."""
+    model = resnet18().to(dtype).eval()
+    model.layer1.requires_grad_(False)
+    replace_head(model, 3)
+
+    assert model.fc.weight.dtype is dtype
+    assert not model.fc.training
+    assert all(p.requires_grad for p in model.fc.parameters())
+    assert not any(p.requires_grad for p in model.layer1.parameters())
+    assert all(p.requires_grad for p in model.layer2.parameters())
+
+
+def test_the_meta_device_is_kept():
+    """A model without memory gets a head without memory, own heads included."""
+    assert replace_head(tiny(), 3).fc.weight.is_meta
+    assert replace_head(tiny(), 3, head=MLPHead()).fc[0].weight.is_meta
+
+
+def test_the_default_device_does_not_matter():
+    """A head goes where the old one was, whatever torch's default device is."""
+    model = resnet18()
+    with torch.device("meta"):
+        replace_head(model, 3, head=nn.Linear)
+    assert model.fc.weight.device.type == "cpu"
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_the_memory_format_is_kept(channels_last):
+    """A 1x1 convolution has the strides of its neighbours."""
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    model = squeezenet1_1().to(memory_format=memory_format)
+    replace_head(model, 3)
+
+    expected = torch.empty(3, 512, 1, 1).to(memory_format=memory_format)
+    assert model.classifier[1].weight.stride() == expected.stride()
+
+
+def test_the_order_of_modules_is_kept():
+    """The new layer stands where the old one stood."""
+    model = mobilenet_v3_small()
+    names = [name for name, _ in model.named_modules()]
+    assert [name for name, _ in replace_head(model, 3).named_modules()] == names
+
+
+def test_torchs_own_start_is_had_with_linear():
+    """head=nn.Linear gives the layer that the site has, as torch initialises it."""
+    torch.manual_seed(0)
+    new = replace_head(squeezenet1_1(), 3, head=nn.Linear).classifier[1]
+    bound = 512**-0.5
+
+    assert isinstance(new, nn.Conv2d)
+    assert 0 < new.weight.abs().max() <= bound
+    assert new.weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.1)
+
+
+def test_linear_on_a_segmentation_head_is_a_convolution():
+    """head=nn.Linear works where the head answers at every pixel, and own heads are refused there."""
+    with torch.device("meta"):
+        model = lraspp_mobilenet_v3_large(weights_backbone=None)
+    assert isinstance(replace_head(model, 3, head=nn.Linear).classifier.low_classifier, nn.Conv2d)
+
+    before = snapshot(model)
+    with pytest.raises(HeadError, match="answers at every position"):
+        replace_head(model, 4, head=MLPHead())
+    assert snapshot(model) == before
+
+
+def test_squeezenet_can_answer_below_zero():
+    """SqueezeNet's last ReLU, which forbids negative outputs, is gone, and its keys are not."""
+    model = replace_head(squeezenet1_1(), 2, head=nn.Linear).eval()
+    nn.init.constant_(model.classifier[1].bias, -100.0)
+
+    assert isinstance(model.classifier[2], nn.Identity)
+    assert (model(torch.randn(2, 3, 64, 64)) < 0).all()
+    assert model.num_classes == 2
+
+
+@pytest.mark.parametrize("build", [resnet18, squeezenet1_1, maxvit_t, s3d])
+def test_replacing_twice_replaces_all_of_an_own_head(build):
+    """A plain head after an own one has the keys of the first plain head, and the features that entered."""
+    with torch.device("meta"):
+        model, expected = build(), build(num_classes=5)
+    before = find_head(model).sites[0]
+    replace_head(model, 3, head=MLPHead((16,)))
+    between = find_head(model).sites[0]
+    replace_head(model, 4, head=MLPHead((8,)))
+    replace_head(model, 5)
+
+    assert (between.path, between.in_features, between.out_features) == (before.path, before.in_features, 3)
+    assert {k: v.shape for k, v in model.state_dict().items()} == {
+        k: v.shape for k, v in expected.state_dict().items()
+    }
+
+
+@pytest.mark.parametrize(("build", "shape"), [(squeezenet1_1, (2, 3, 64, 64)), (s3d, (2, 3, 16, 64, 64))])
+def test_own_heads_stand_after_pooling(build, shape):
+    """On SqueezeNet and S3D an own head takes (N, features), as on every other model."""
+    seen = []
+
+    class Own(nn.Linear):
+        def forward(self, x):
+            seen.append(x.shape)
+            return super().forward(x)
+
+    model = replace_head(build(), 3, head=Own).eval()
+    model.avgpool = nn.Identity()  # S3D's own takes no picture below 224 pixels; SqueezeNet has none
+    with torch.no_grad():
+        out = model(torch.randn(shape))
+
+    assert out.shape == (shape[0], 3)
+    assert seen == [(shape[0], find_head(model).sites[0].in_features)]
+
+
+def test_own_heads_are_made_once_for_each_site():
+    """The factory is called for the main head and for each auxiliary one."""
+    calls = []
+
+    def factory(in_features, out_features):
+        calls.append((in_features, out_features))
+        return nn.Linear(in_features, out_features)
+
+    replace_head(googlenet(init_weights=False), 3, head=factory)
+    assert calls == [(1024, 3)] * 3
+
+
+@pytest.mark.parametrize("round_trip", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+@pytest.mark.parametrize("where", [None, "score"])
+def test_heads_are_found_in_copies(round_trip, where):
+    """A deep copy and a pickle know where their head is, and how many features enter it."""
+    model = Net()
+    replace_head(model, 3, head=MLPHead((4,)), where="score")
+    copied = round_trip(model)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert find_head(copied, where=where) == find_head(model, where=where)
+        replace_head(copied, 6, where=where)
+    assert copied.score.weight.shape == (6, 8)
+
+
+def test_an_unknown_model_has_its_last_linear_layer_guessed_and_named():
+    """The guess is said, attention's own projections are no heads, and afterwards nothing is guessed."""
+    model = Net()
+    with pytest.warns(LayerkitWarning, match=r"'score\.1'.*where='score\.1'"):
+        replace_head(model, 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        replace_head(model, 4)
+
+    assert model(torch.randn(2, 3, 8, 8)).shape == (2, 4)
+    assert find_head(model).sites[0].dropout == "score.0"
+
+
+def test_hand_made_heads_are_replaced_whole():
+    """A head that the user put there by hand counts as one, whatever it is made of."""
+    model = resnet18()
+    model.fc = nn.Sequential(nn.Linear(512, 64), nn.ReLU(), nn.Linear(64, 10))
+    site = find_head(model).sites[0]
+
+    assert (site.path, site.in_features, site.out_features) == ("fc", 512, 10)
+    assert replace_head(model, 3).fc.weight.shape == (3, 512)
+
+
+def test_where_of_a_known_head_is_that_head():
+    """Naming the main site of a known family takes its auxiliary sites too."""
+    with torch.device("meta"):
+        model = inception_v3(init_weights=False)
+    before = find_head(model)
+    assert find_head(model, where="fc") == before
+
+    replace_head(model, 3, where="fc")
+    assert [site.path for site in find_head(model).sites] == [site.path for site in before.sites]
+    assert find_head(model).sites[1].auxiliary
+
+
+def test_another_place_in_a_known_family_is_remembered_until_it_is_gone():
+    """An explicit where= rules until the plain head is asked for, or the place exists no more."""
+    with torch.device("meta"):
+        model = resnet18()
+        model.extra = nn.Linear(1000, 10)
+        replace_head(model, 3, where="extra")
+        assert find_head(model).sites[0].path == "extra"
+        del model.extra
+        assert find_head(model).sites[0].path == "fc"
+
+
+def test_builders_are_no_models():
+    """Passing the function instead of its result is a mistake that the message mends."""
+    with pytest.raises(TypeError, match=r"call it: resnet18\(\), not resnet18"):
+        replace_head(resnet18, 3)
+
+
+@pytest.mark.parametrize(
+    ("model", "where", "message"),
+    [
+        (Net, "scor.1", r"Did you mean 'score\.1'\?"),
+        (Net, "zzz", r"named_modules"),
+        (Net, "", r"expected the path of one"),
+        (Net, "score.0", r"'score\.0' is Dropout; expected a linear layer or a convolution"),
+        (lambda: nn.Sequential(nn.ReLU()), None, r"No linear layer was found.*where="),
+        (lambda: nn.Linear(3, 2), None, r"No linear layer was found inside Linear"),
+        (lambda: nn.Sequential(nn.LazyLinear(3)), "0", r"Run one batch through the model first"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Lazy modules")
+def test_heads_that_are_not_there(model, where, message):
+    """Each failure is a layerkit error and a LookupError, and says what to do."""
+    with pytest.raises(HeadError, match=message) as caught:
+        find_head(model(), where=where)
+    assert isinstance(caught.value, LayerkitError | LookupError)
+
+
+def fails_second():
+    made = []
+
+    def factory(in_features, out_features):
+        if made:
+            raise RuntimeError("no second head")
+        made.append(nn.Linear(in_features, out_features))
+        return made[0]
+
+    return factory
+
+
+@pytest.mark.parametrize(
+    ("head", "error", "message"),
+    [
+        (fails_second(), RuntimeError, "no second head"),
+        (lambda i, o: (i, o), TypeError, "made a tuple"),
+        (nn.Linear(3, 2), TypeError, "is the module Linear.*each site needs its own"),
+    ],
+)
+def test_a_failing_head_changes_nothing(head, error, message):
+    """When one of several heads cannot be made, none is replaced."""
+    with torch.device("meta"):
+        model = googlenet(init_weights=False)
+    before = snapshot(model)
+
+    with pytest.raises(error, match=message):
+        replace_head(model, 3, head=head)
+    assert snapshot(model) == before
+
+
+def test_wrapped_models_are_looked_into():
+    """A compiled or data-parallel model has the head of the model inside."""
+    inner = tiny()
+    compiled = torch.compile(inner)
+    assert find_head(compiled).sites[0].path == "_orig_mod.fc"
+    assert find_head(nn.DataParallel(inner)).family == "ResNet"
+
+    replace_head(compiled, 3)
+    assert inner.fc.out_features == 3
+
+
+def test_a_replaced_model_exports():
+    """The marks on a model and its own head do not disturb torch.export."""
+    model = replace_head(squeezenet1_1(), 3, head=MLPHead((8,))).eval()
+    batch = torch.randn(2, 3, 64, 64)
+    exported = torch.export.export(model, (batch,)).module()
+
+    torch.testing.assert_close(exported(batch), model(batch))

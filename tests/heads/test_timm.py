@@ -1,0 +1,98 @@
+"""timm's models take a new head where timm says that their classifiers are."""
+
+import pytest
+import torch
+from torch import nn
+
+from layerkit.heads import MLPHead, find_head, replace_head
+
+timm = pytest.importorskip("timm")
+
+MODELS = [
+    "beit_base_patch16_224",
+    "caformer_s18",
+    "cait_xxs24_224",
+    "coat_tiny",
+    "convit_tiny",
+    "convnextv2_atto",
+    "crossvit_tiny_240",
+    "cspresnet50",
+    "deit_tiny_distilled_patch16_224",
+    "densenet121",
+    "dla34",
+    "dpn68",
+    "edgenext_xx_small",
+    "efficientformer_l1",
+    "efficientnet_b0",
+    "eva02_tiny_patch14_336",
+    "ghostnet_050",
+    "hrnet_w18_small",
+    "inception_v4",
+    "levit_128s",
+    "levit_conv_128s",
+    "mixer_s32_224",
+    "mobilenetv3_small_050",
+    "nfnet_f0",
+    "pit_ti_distilled_224",
+    "poolformer_s12",
+    "regnetx_002",
+    "repvit_m0_9",
+    "resnetv2_50",
+    "swin_tiny_patch4_window7_224",
+    "tiny_vit_5m_224",
+    "vgg11",
+    "vit_tiny_patch16_224",
+    "volo_d1_224",
+    "xcit_nano_12_p16_224",
+]
+
+
+def build(name, **kwargs):
+    with torch.device("meta"):
+        return timm.create_model(name, pretrained=False, **kwargs)
+
+
+def shapes(model):
+    return {key: tuple(value.shape) for key, value in model.state_dict().items()}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_timm_models_have_the_state_dict_of_their_own_builder(name):
+    """Replacing the head gives the keys and shapes of timm's own builder, dual heads included."""
+    model = replace_head(build(name), 7)
+
+    assert shapes(model) == shapes(build(name, num_classes=7))
+    assert model.num_classes == 7
+    assert find_head(model).kind == "classification"
+
+
+def test_distilled_models_have_two_main_heads():
+    """Both heads of a distilled model make its answer, so both are main ones."""
+    sites = find_head(build("deit_tiny_distilled_patch16_224")).sites
+    assert [(site.path, site.auxiliary) for site in sites] == [("head", False), ("head_dist", False)]
+
+
+@pytest.mark.parametrize(
+    ("name", "dropout"), [("vit_tiny_patch16_224", "head_drop"), ("convnextv2_atto", "head.drop")]
+)
+def test_the_dropout_before_the_head_is_found(name, dropout):
+    """timm's names for the dropout before its classifier are known."""
+    assert find_head(build(name)).sites[0].dropout == dropout
+
+
+@pytest.mark.parametrize("name", ["mobilenetv3_small_050", "resnetv2_50", "deit_tiny_distilled_patch16_224"])
+def test_own_heads_run_on_timm_models(name):
+    """An own head takes the place of linear layers and of convolutions, and is replaced whole again."""
+    size = 224 if name.startswith("deit") else 32
+    model = replace_head(timm.create_model(name, pretrained=False), 3, head=MLPHead((8,))).eval()
+    assert model(torch.randn(2, 3, size, size)).shape == (2, 3)
+
+    plain = replace_head(model, 5)
+    assert shapes(plain) == shapes(build(name, num_classes=5))
+
+
+def test_a_headless_timm_model_says_what_is_missing():
+    """Without a classifier nothing tells how many features would enter one."""
+    with pytest.raises(LookupError, match="is Identity; expected a linear layer"):
+        replace_head(build("resnetv2_50", num_classes=0), 3)
+    assert isinstance(build("resnetv2_50", num_classes=0).head.fc, nn.Identity)

@@ -1,0 +1,387 @@
+"""What `fit` promises besides parity: the best weights, its settings, and its errors."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
+from torchvision.models.detection import ssdlite320_mobilenet_v3_large
+
+from layerkit import LayerkitWarning, Multiclass, NonFiniteError, Regression, evaluate, fit
+from layerkit.training.schedules import per_batch
+
+
+def snapshot(model):
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def same(first, second):
+    return all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+def test_the_model_holds_the_best_epoch(blobs, linear):
+    """With a rate that ruins later epochs, the model evaluates exactly as the best epoch's row says."""
+    run = fit(
+        linear,
+        Multiclass(2),
+        blobs.train,
+        blobs.valid,
+        epochs=6,
+        optimizer=torch.optim.SGD(linear.parameters(), lr=0.1),
+        schedule=lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 2, gamma=1000.0),
+        progress=False,
+    )
+    losses = [row["valid_loss"] for row in run.history]
+    assert run.best_epoch == 1 + losses.index(min(losses)) < 6
+    assert evaluate(linear, Multiclass(2), blobs.valid)["loss"] == min(losses) == run.best_value
+    assert "lowest valid_loss" in run.reason
+
+
+def test_of_equal_epochs_the_first_is_kept(blobs, linear):
+    """When nothing changes after the first epoch, the first is the best."""
+    run = fit(
+        linear,
+        Multiclass(2),
+        blobs.train,
+        blobs.valid,
+        epochs=3,
+        monitor="valid_accuracy",
+        optimizer=torch.optim.SGD(linear.parameters(), lr=1e-12),
+        progress=False,
+    )
+    assert len({row["valid_accuracy"] for row in run.history}) == 1
+    assert run.best_epoch == 1
+
+
+def test_without_validation_the_last_weights_are_kept(blobs, linear):
+    """Nothing is validated, the reason says so, and the weights are those after the last step."""
+    torch.manual_seed(0)
+    run = fit(linear, Multiclass(2), blobs.train, epochs=2, progress=False)
+    assert run.best_epoch == 2
+    assert "nothing to validate on" in run.reason
+    assert "valid_loss" not in run.history[0]
+
+
+def test_history_rows(blobs, linear, tmp_path):
+    """A row has the documented columns in order, pandas takes it, and CSV gives it back."""
+    pandas = pytest.importorskip("pandas")
+    run = fit(linear, Multiclass(2), blobs.train, blobs.valid, epochs=2, progress=False)
+    columns = ["epoch", "phase", "train_loss", "valid_loss", "valid_accuracy", "valid_macro_f1"]
+    columns += ["lr", "seconds", "images_per_second"]
+    assert list(run.history[0]) == columns
+    frame = pandas.DataFrame(run.history)
+    assert list(frame.columns) == columns
+    run.history.to_csv(tmp_path / "history.csv")
+    pandas.testing.assert_frame_equal(pandas.read_csv(tmp_path / "history.csv"), frame)
+
+
+def test_curves_are_drawn_and_saved(blobs, linear, tmp_path):
+    """`history.plot` saves a picture, returns its axes, and draws into axes that it is given."""
+    from matplotlib.figure import Figure
+
+    run = fit(linear, Multiclass(2), blobs.train, blobs.valid, epochs=3, progress=False)
+    axes = run.history.plot(tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert [line.get_label() for line in axes.lines] == ["train_loss", "valid_loss"]
+    assert list(axes.lines[1].get_ydata()) == [row["valid_loss"] for row in run.history]
+    own = Figure().add_subplot()
+    assert run.history.plot(ax=own) is own
+
+
+def test_one_line_an_epoch(blobs, linear, capsys):
+    """The progress stream gets one line an epoch and says which weights the model holds."""
+    fit(linear, Multiclass(2), blobs.train, blobs.valid, epochs=3)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    lines = captured.err.splitlines()
+    assert sum(line.startswith("epoch ") for line in lines) == 3
+    assert "the model holds the weights of epoch" in lines[-1]
+    fit(linear, Multiclass(2), blobs.train, blobs.valid, epochs=1, progress=False)
+    assert capsys.readouterr().err == ""
+
+
+def test_seed_repeats_a_run_and_leaves_the_global_generator_alone(blobs):
+    """Two runs with one seed end in the same bits, and the global generator does not notice."""
+    ends = []
+    for _ in range(2):
+        torch.manual_seed(1)
+        model = nn.Sequential(nn.Dropout(0.5), nn.Linear(4, 2))
+        before = torch.get_rng_state()
+        fit(model, Multiclass(2), blobs.train, blobs.valid, epochs=2, seed=7, progress=False)
+        assert torch.equal(torch.get_rng_state(), before)
+        ends.append(snapshot(model))
+        torch.rand(100)
+    assert same(*ends)
+
+
+def test_accumulation_weighs_a_short_last_group(linear):
+    """Batches of 8, 8 and 4 accumulated in twos step as batches of 16 and 4 do."""
+    generator = torch.Generator().manual_seed(0)
+    data = TensorDataset(torch.randn(20, 4, generator=generator), torch.arange(20) % 2)
+    ends = []
+    for size, accumulate in ((16, 1), (8, 2)):
+        model = nn.Linear(4, 2)
+        model.load_state_dict(linear.state_dict())
+        loader = DataLoader(data, batch_size=size)
+        run = fit(
+            model, Multiclass(2), loader, epochs=2, accumulate=accumulate,
+            optimizer=torch.optim.SGD, lr=0.5, progress=False,
+        )  # fmt: skip
+        ends.append((model.weight.detach().clone(), run.history[-1]["train_loss"]))
+    torch.testing.assert_close(ends[0][0], ends[1][0])
+    assert ends[0][1] == pytest.approx(ends[1][1], rel=1e-5)
+
+
+def test_clip_norm_bounds_the_step(blobs, linear):
+    """One SGD step at rate 1 is no longer than the largest norm."""
+    before = torch.cat([p.detach().flatten().clone() for p in linear.parameters()])
+    one_batch = [next(iter(blobs.train))]
+    fit(
+        linear,
+        Multiclass(2),
+        one_batch,
+        epochs=1,
+        optimizer=torch.optim.SGD,
+        lr=1.0,
+        clip_norm=1e-3,
+        progress=False,
+    )
+    after = torch.cat([p.detach().flatten() for p in linear.parameters()])
+    assert (after - before).norm().item() == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_per_batch_and_per_epoch_schedules(blobs, linear):
+    """StepLR steps by epoch, per_batch(StepLR) by batch, OneCycleLR by batch by itself."""
+    steps = len(blobs.train)
+
+    def rates(schedule):
+        run = fit(
+            linear, Multiclass(2), blobs.train, epochs=2,
+            optimizer=torch.optim.SGD(linear.parameters(), lr=1e-3), schedule=schedule, progress=False,
+        )  # fmt: skip
+        return [row["lr"] for row in run.history]
+
+    def halve(optimizer):
+        return torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5)
+
+    def one_cycle(optimizer):
+        return torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=2 * steps)
+
+    assert rates(halve) == pytest.approx([1e-3, 5e-4])
+    assert rates(per_batch(halve)) == pytest.approx(
+        [1e-3 * 0.5 ** (steps - 1), 1e-3 * 0.5 ** (2 * steps - 1)]
+    )
+    assert rates(one_cycle)[1] == pytest.approx(4e-9, rel=0.5)
+    assert rates("constant") == rates(None) == [1e-3, 1e-3]
+
+
+@pytest.mark.parametrize("name", ["one-cycle", "cosine", "step", "plateau", "constant"])
+@pytest.mark.parametrize("optimizer", [None, torch.optim.SGD, torch.optim.Adagrad])
+def test_named_schedules_run_through(name, optimizer, blobs, linear):
+    """Every schedule by name runs with layerkit's optimizer and with classes, momentum or none."""
+    run = fit(
+        linear, Multiclass(2), blobs.train, blobs.valid, epochs=3, schedule=name,
+        optimizer=optimizer, lr=0.01, progress=False,
+    )  # fmt: skip
+    assert all(math.isfinite(row["valid_loss"]) for row in run.history)
+
+
+def test_own_metrics_replace_the_default_ones(blobs, linear):
+    """A torchmetrics metric by any name is shown and can be monitored."""
+    run = fit(
+        linear, Multiclass(2), blobs.train, blobs.valid, epochs=1,
+        metrics={"top": MulticlassAccuracy(2)}, monitor="valid_top", progress=False,
+    )  # fmt: skip
+    assert run.best_value == run.history[0]["valid_top"]
+    assert "valid_accuracy" not in run.history[0]
+
+
+def test_regression_learns_in_the_users_units(linear):
+    """Targets in the thousands are learnt at the default rate, and the metrics are in thousands."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(200, 4, generator=generator)
+    targets = 5000 + 1000 * inputs[:, 0]
+    loader = DataLoader(TensorDataset(inputs, targets.double()), batch_size=20)
+    model, task = nn.Linear(4, 1), Regression()
+    run = fit(model, task, loader, loader, epochs=30, lr=0.03, progress=False)
+    assert run.history[-1]["valid_rmse"] < 50
+    assert run.history[-1]["valid_r2"] > 0.99
+    assert task.activate(model(torch.zeros(1, 4))).item() == pytest.approx(5000, abs=50)
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_step(linear):
+    """The batch is named, and the weights are those that the batches before it left."""
+    good, bad = torch.ones(4, 4), torch.full((4, 4), torch.inf)
+    loader = [(good, torch.zeros(4).long()), (bad, torch.zeros(4).long())]
+    with pytest.raises(NonFiniteError, match=r"epoch 1/1, batch 1; expected a finite number"):
+        fit(linear, Multiclass(2), loader, epochs=1, progress=False)
+    assert all(bool(p.isfinite().all()) for p in linear.parameters())
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_step():
+    """A finite loss with an infinite gradient (the square root at zero) is found too."""
+
+    class Root(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.zeros(1))
+
+        def forward(self, inputs):
+            return torch.sqrt(self.scale.abs()) * inputs
+
+    model = Root()
+    with pytest.raises(NonFiniteError, match="gradient is"):
+        fit(
+            model,
+            nn.CrossEntropyLoss(),
+            [(torch.rand(4, 2), torch.zeros(4).long())],
+            epochs=1,
+            progress=False,
+        )
+    assert model.scale.item() == 0
+
+
+def test_an_interruption_leaves_the_best_weights(blobs, linear):
+    """Ctrl-C in the third epoch is raised again, and the model holds the best of the first two."""
+
+    class Interrupted:
+        dataset = blobs.train.dataset
+        epochs = 0
+
+        def __iter__(self):
+            self.epochs += 1
+            batches = iter(blobs.train)
+            yield next(batches)
+            if self.epochs == 3:
+                raise KeyboardInterrupt
+            yield from batches
+
+    rows = []
+
+    class Watch(MulticlassAccuracy):
+        def compute(self):
+            value = super().compute()
+            rows.append((float(value), snapshot(linear)))
+            return value
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(
+            linear, Multiclass(2), Interrupted(), blobs.valid, epochs=5, metrics={"watched": Watch(2)},
+            monitor="valid_watched", optimizer=torch.optim.SGD, lr=1e-4, progress=False,
+        )  # fmt: skip
+    assert len(rows) == 2
+    assert same(snapshot(linear), max(rows, key=lambda row: row[0])[1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"epochs": 0}, r"`epochs` is 0; expected a whole number of at least 1\. To evaluate"),
+        ({"epochs": 2.5}, r"`epochs` is 2\.5"),
+        ({"epochs": True}, r"`epochs` is True"),
+        ({"epochs": 2, "frozen_epochs": 3}, r"`frozen_epochs` is 3 and `epochs` is 2"),
+        ({"epochs": 1, "accumulate": 0}, "`accumulate` is 0"),
+        ({"epochs": 1, "clip_norm": -1.0}, r"`clip_norm` is -1\.0"),
+        ({"epochs": 1, "lr": -0.1}, r"`lr` is -0\.1"),
+        ({"epochs": 1, "monitor": "valid_acuracy"}, "Did you mean 'valid_accuracy'"),
+        ({"epochs": 1, "device": "cuda:99"}, "cannot be used here"),
+        ({"epochs": 1, "precision": "bf32"}, "`precision` is 'bf32'"),
+        ({"epochs": 1, "precision": "fp16", "device": "cpu"}, "'fp16' on a CPU"),
+        ({"epochs": 1, "schedule": "cosin"}, "Did you mean 'cosine'"),
+    ],
+)
+def test_wrong_arguments_change_nothing(arguments, message, blobs, linear):
+    """Each is one ValueError that names the value, and the weights stay as they were."""
+    before = snapshot(linear)
+    with pytest.raises(ValueError, match=message):
+        fit(linear, Multiclass(2), blobs.train, blobs.valid, **arguments)
+    assert same(before, snapshot(linear))
+
+
+def test_monitor_needs_a_validation_part_and_a_direction(blobs, linear):
+    """Both are said before training."""
+    with pytest.raises(ValueError, match="`valid` is None"):
+        fit(linear, Multiclass(2), blobs.train, epochs=1, monitor="valid_accuracy")
+    with pytest.raises(ValueError, match="does not say whether high or low"):
+        fit(
+            linear, Multiclass(2), blobs.train, blobs.valid, epochs=1,
+            metrics={"confusion": MulticlassConfusionMatrix(2)}, monitor="valid_confusion",
+        )  # fmt: skip
+
+
+def test_optimizers_that_do_not_fit_are_refused(blobs, linear):
+    """One that was made for another model, one that lacks parameters, and a rate given twice."""
+    foreign = torch.optim.SGD(nn.Linear(4, 2).parameters(), lr=0.1)
+    with pytest.raises(ValueError, match=r"made before replace_head\(\)"):
+        fit(linear, Multiclass(2), blobs.train, epochs=1, optimizer=foreign)
+    with pytest.raises(ValueError, match="expected one of the two"):
+        fit(
+            linear,
+            Multiclass(2),
+            blobs.train,
+            epochs=1,
+            lr=1.0,
+            optimizer=torch.optim.SGD(linear.parameters()),
+        )
+    with pytest.warns(LayerkitWarning, match="lacks 1 trainable parameters of the model, bias"):
+        fit(
+            linear, Multiclass(2), blobs.train, epochs=1, progress=False,
+            optimizer=torch.optim.SGD([linear.weight], lr=0.1),
+        )  # fmt: skip
+    with pytest.raises(TypeError, match="expected a torch optimizer"):
+        fit(linear, Multiclass(2), blobs.train, epochs=1, optimizer=lambda parameters: None)
+    linear.requires_grad_(False)
+    with pytest.raises(ValueError, match="no trainable parameter"):
+        fit(linear, Multiclass(2), blobs.train, epochs=1)
+
+
+def test_schedules_that_do_not_fit_are_refused(blobs, linear):
+    """One that belongs to another optimizer, and something that is no schedule."""
+    own = torch.optim.SGD(linear.parameters(), lr=0.1)
+    other = torch.optim.lr_scheduler.StepLR(torch.optim.SGD(linear.parameters(), lr=0.1), 1)
+    with pytest.raises(ValueError, match="made for another optimizer"):
+        fit(linear, Multiclass(2), blobs.train, epochs=1, optimizer=own, schedule=other)
+    with pytest.raises(TypeError, match="expected a torch scheduler"):
+        fit(linear, Multiclass(2), blobs.train, epochs=1, optimizer=own, schedule=lambda optimizer: 3)
+
+
+def test_loaders_that_do_not_fit_are_refused(linear):
+    """A batch that is no pair, and a loader without a batch."""
+    with pytest.raises(TypeError, match="expected pairs of"):
+        fit(linear, Multiclass(2), [torch.ones(2, 4)], epochs=1, progress=False)
+    with pytest.raises(ValueError, match="gave no batch"):
+        fit(linear, Multiclass(2), [], epochs=1, progress=False)
+
+
+def test_detection_is_refused():
+    """A detector computes its own losses, and the message says how to train it."""
+    detector = ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=2)
+    with pytest.raises(TypeError, match="detects objects"):
+        fit(detector, Multiclass(2), [], epochs=1)
+
+
+def test_a_channels_last_model_comes_back_as_it_was():
+    """The memory format is a matter of speed: afterwards it is as the user left it."""
+    data = [(torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 0, 1]))]
+    for format_ in (torch.contiguous_format, torch.channels_last):
+        model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+        model.to(memory_format=format_)
+        run = fit(model, Multiclass(2), data, data, epochs=1, progress=False)
+        assert "channels-last" in run.device
+        assert model[0].weight.is_contiguous(memory_format=format_)
+
+
+def test_bf16_on_a_cpu_is_near_fp32(blobs):
+    """The forward pass in bf16 gives nearly the loss of fp32, with weights that stay fp32."""
+    losses = []
+    for precision in ("fp32", "bf16"):
+        torch.manual_seed(1)
+        model = nn.Linear(4, 2)
+        torch.manual_seed(2)
+        run = fit(model, Multiclass(2), blobs.train, epochs=1, precision=precision, progress=False)
+        losses.append(run.history[0]["train_loss"])
+        assert model.weight.dtype == torch.float32
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)
