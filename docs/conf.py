@@ -22,6 +22,7 @@ extensions = [
 ]
 exclude_patterns = ["_build"]
 default_role = "autolink"  # single backticks: a link where there is such a name, else emphasis
+nitpick_ignore_regex = [("py:obj", "[a-z_]+")]  # a single lower-case word there is a field, which has no page
 
 # Signatures stay short; the types stand, in words, in each docstring's Parameters.
 autodoc_typehints = "none"

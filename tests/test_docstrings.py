@@ -20,7 +20,7 @@ LEFT_OUT = {
     "SA04",
 }
 # A method may say all in its one sentence, and a result's fields are its attributes.
-ONLY_WITH_SECTION = {"PR01": "Parameters\n---", "RT01": "Returns\n---"}
+ONLY_WITH_SECTION = {"PR01": "Parameters\n---", "RT01": "Returns\n---", "YD01": "Yields\n---"}
 
 
 def public_objects() -> Iterator[str]:

@@ -34,10 +34,15 @@ def loaded_packages(imports: str) -> set[str]:
     return set(names.split())
 
 
-def test_import_loads_no_heavy_package() -> None:
-    """Importing layerkit loads none of the heavy packages that torch and torchvision do not load themselves."""
-    extra = loaded_packages("import layerkit") - loaded_packages("import torch, torchvision")
-    assert extra & HEAVY == set()
+@pytest.fixture(scope="module")
+def loaded_by_torch() -> set[str]:
+    return loaded_packages("import torch, torchvision")
+
+
+@pytest.mark.parametrize("module", ["layerkit", "layerkit.plots", "layerkit.cli"])
+def test_import_loads_no_heavy_package(module: str, loaded_by_torch: set[str]) -> None:
+    """The import loads none of the heavy packages that torch and torchvision do not load themselves."""
+    assert (loaded_packages(f"import {module}") - loaded_by_torch) & HEAVY == set()
 
 
 def test_import_draws_and_prints_nothing() -> None:
@@ -45,10 +50,3 @@ def test_import_draws_and_prints_nothing() -> None:
     state = "torch.get_rng_state().sum().item(), torch.get_num_threads(), torch.is_grad_enabled()"
     code = f"import torch\nbefore = {state}\nimport layerkit\nassert before == ({state})"
     assert run_python(code) == ""
-
-
-@pytest.mark.parametrize("module", ["layerkit.plots"])
-def test_public_modules_load_no_heavy_package(module: str) -> None:
-    """The public modules beside layerkit itself import as lightly."""
-    extra = loaded_packages(f"import {module}") - loaded_packages("import torch, torchvision")
-    assert extra & HEAVY == set()

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.lr_scheduler import StepLR
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset
 from torchvision.models import ResNet18_Weights, resnet18
 
 from layerkit import (
@@ -63,7 +63,7 @@ history: History = fit(
 fit(model, task, data.train, epochs=2, optimizer=torch.optim.AdamW, schedule="one-cycle")
 fit(model, task, data.train, epochs=2, schedule=per_batch(lambda optimizer: StepLR(optimizer, 100)))
 freeze_backbone(model)
-own: DataLoader[tuple[Tensor, Tensor]]
+own = DataLoader(TensorDataset(torch.zeros(8, 4), torch.zeros(8, 1)))
 fit(nn.Linear(4, 1), nn.MSELoss(), own, own, epochs=3, lr=0.1)
 
 # Answers.

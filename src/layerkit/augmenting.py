@@ -17,7 +17,7 @@ from torchvision.transforms.v2 import functional as F
 Augment = Literal["none", "color", "light", "standard", "strong"]
 LEVELS: tuple[Augment, ...] = get_args(Augment)
 
-SMALLEST_CROP = {"light": 0.5, "standard": 0.08, "strong": 0.08}
+SMALLEST_CROP = {"light": 0.5, "standard": 0.25, "strong": 0.25}
 """The smallest share of the picture's area that a crop keeps; the levels left out keep the eval crop."""
 
 

@@ -471,6 +471,26 @@ def test_move_killed_between_copy_and_removal(source, dest, contents):
     assert len(contents(dest)) == len(split)
 
 
+@posix
+def test_a_link_from_the_old_place_to_the_new_loses_nothing(make_folder, dest, contents):
+    """Where an emptied folder was replaced by a link to what was moved, the same call removes nothing."""
+    source = make_folder(cat=6, dog=6)
+    split_folder(source, dest, valid=0, mode="move", progress=False)
+    before = contents(dest)
+    (source / "cat").rmdir()
+    (source / "cat").symlink_to(dest / "train" / "cat")
+    split_folder(source, dest, valid=0, mode="move", progress=False)
+    assert contents(dest) == before
+
+
+def test_a_file_as_destination(source, tmp_path):
+    """It is told apart from a folder, and stays."""
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(NotADirectoryError, match="is a file; expected a folder"):
+        split_folder(source, tmp_path / "file", progress=False)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_materialize_and_split_folder_agree(source, tmp_path, contents):
     """A plan written later is the same split, from its table too, and may grow."""
     split = plan_split(source, seed=3)

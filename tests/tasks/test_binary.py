@@ -32,12 +32,6 @@ def test_nothing_broadcasts(dtype: torch.dtype, shape: tuple[int, ...], outputs:
     assert loss.item() == pytest.approx(by_hand(LOGITS, TARGET), rel=1e-6)
 
 
-def test_half_precision_outputs_are_compared_in_float32() -> None:
-    """A loss in bfloat16 would have two or three digits."""
-    loss = Binary().loss(LOGITS.bfloat16(), TARGET)
-    assert loss.dtype == torch.float32
-
-
 def test_probabilities_are_targets_too() -> None:
     """Mixed targets between 0 and 1 weigh both losses."""
     target = torch.tensor([0.3, 0.3, 1.0, 0.0])

@@ -21,6 +21,12 @@ def test_loss_is_the_mean_negative_log_probability_of_the_right_class() -> None:
     assert Multiclass(3).loss(LOGITS, TARGET).item() == pytest.approx(expected, rel=1e-6)
 
 
+def test_half_precision_outputs_are_compared_in_float32() -> None:
+    """A loss in bfloat16 would have two or three digits."""
+    logits = LOGITS.bfloat16()
+    assert Multiclass(3).loss(logits, TARGET).equal(Multiclass(3).loss(logits.float(), TARGET))
+
+
 def test_class_weights_and_smoothing_are_those_of_the_formula() -> None:
     """Weights count each sample by its class, and smoothing spreads its share over all classes."""
     weight, smoothing = np.array([1.0, 2.0, 4.0]), 0.1

@@ -90,5 +90,6 @@ def test_values_that_look_like_probabilities_only_warn() -> None:
     """Where autograd's history does not tell, as without gradients or in a compiled model."""
     with pytest.warns(LayerkitWarning, match="sums to 1, as after a softmax"):
         check_ending(Multiclass(3), INPUTS.softmax(1))
+    check_ending(Regression(5, standardize=False), INPUTS.softmax(1))
     check_ending(Multiclass(3), INPUTS)
     check_ending(Multiclass(3), torch.zeros(4, 3))  # a new head's

@@ -16,7 +16,7 @@ from layerkit.heads.layers import PlainLayer, is_convolution, plain_layer
 _PLACES = "_layerkit_places"  # on a model: the paths of a head that no table knows
 _OWN_HEAD = "_layerkit_own_head"  # on a head: (in_features, out_features, the plain layer it stands for)
 
-_WRAPPERS = {  # by name, since importing what torch.compile returns takes a second
+_WRAPPERS = {  # by name, since torch keeps the class of a compiled model private
     "OptimizedModule": "_orig_mod",
     "DataParallel": "module",
     "DistributedDataParallel": "module",

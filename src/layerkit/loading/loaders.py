@@ -29,7 +29,7 @@ _BATCHES_AHEAD = 2
 
 
 class EpochBatches(Sampler[list[SampleKey]]):
-    """Deal out the samples of one epoch after another, in batches of keys.
+    """Deal out the samples of the epoch that `epoch` says, in batches of keys.
 
     The order depends on the seed and the epoch alone.
     """
@@ -55,8 +55,7 @@ class EpochBatches(Sampler[list[SampleKey]]):
         return len(self._bounds())
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
-        epoch, self.epoch = self.epoch, self.epoch + 1
-        return self._batches(epoch)
+        return self._batches(self.epoch)
 
     def _batches(self, epoch: int) -> Iterator[list[SampleKey]]:
         order = list(range(self.length))
@@ -155,8 +154,10 @@ class PictureLoader(DataLoader[Any]):
         )
 
     def __iter__(self) -> Iterator[tuple[Tensor, Any]]:  # type: ignore[override]
-        # The epoch is taken here and now, not when the first batch is asked for.
+        # The epoch is taken here, not when the first batch is asked for, and counted here, not in the
+        # sampler: torch calls its iter() twice when it starts workers.
         samples = self._read_by_threads(iter(self.batch_sampler)) if self.threads else super().__iter__()
+        self.batch_sampler.epoch += 1
         return self._batches(samples)
 
     def _batches(self, read: Iterator[list[Sample]]) -> Iterator[tuple[Tensor, Any]]:
@@ -213,12 +214,18 @@ def _start_readers(threads: int) -> ThreadPoolExecutor:
     """
     own = torch.get_num_threads()
     started = Barrier(threads + 1)
-    pool = ThreadPoolExecutor(threads, "layerkit-read", initializer=torch.set_num_threads, initargs=(1,))
+    pool = ThreadPoolExecutor(threads, "layerkit-read", initializer=_compute_alone)
     for _ in range(threads):
         pool.submit(started.wait)
     started.wait()
     torch.set_num_threads(own)
     return pool
+
+
+def _compute_alone() -> None:
+    """Keep this thread's operations on one processor."""
+    torch.get_num_threads()  # or the thread's first operation would take over the default of the process
+    torch.set_num_threads(1)
 
 
 def _cores() -> int:

@@ -80,8 +80,8 @@ def table_loaders(
         Worker processes; ``"auto"`` reads with threads, as in `folder_loaders`.
     augment : str or callable, optional
         The random changes in training, as in `Preset.train`. By default ``"standard"`` for classes and
-        labels. For numbers it is ``"color"``, since moving a picture could falsify them (a coordinate, a count), and
-        a line on stderr says so.
+        labels. For numbers it is ``"color"``, since moving a picture could falsify them (a coordinate, a
+        count), and a line on stderr says so.
     errors : {"raise", "skip"}
         What to do with a picture that cannot be read, as in `folder_loaders`.
     seed : int

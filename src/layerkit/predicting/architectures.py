@@ -1,6 +1,7 @@
 """Which of torchvision's builders made a model: found by structure, proven by rebuilding it."""
 
 import inspect
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -93,7 +94,7 @@ def describe_as(name: str, model: nn.Module, given: Mapping[str, Any] | None = N
     recipe = Architecture(name, {**plain.arguments, **settings})
     try:
         return _with_layers(recipe, recipe.build(), model)
-    except TypeError:  # a builder that sets one of these itself, so it is another one
+    except (TypeError, ValueError):  # a builder that sets one of these itself, so it is another one
         return None
 
 
@@ -112,11 +113,18 @@ def assign(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
     RuntimeError
         Names or shapes do not fit.
     """
-    model.load_state_dict(dict(tensors), strict=True, assign=True)
+    load_weights(model, tensors, assign=True)
     left = [name for name, value in _values(model) if value.is_meta]
     if left:
         raise RuntimeError(f"{', '.join(left)} are in no state dict, so their values are lost")
     return model.eval()
+
+
+def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], *, assign: bool = False) -> None:
+    """Load tensors that a model of this very class and version had, which MNASNet wants to be told."""
+    state = OrderedDict(tensors)
+    state._metadata = model.state_dict()._metadata  # type: ignore[attr-defined]
+    model.load_state_dict(state, assign=assign)
 
 
 def prove(recipe: Architecture, model: nn.Module, inputs: Tensor) -> str | None:
@@ -167,7 +175,8 @@ def _settings(built: nn.Module, model: nn.Module) -> dict[str, Any]:
 
 
 def _parameters(model: nn.Module) -> list[str]:
-    return list(inspect.signature(type(model).__init__).parameters)
+    kinds = [kind for kind in type(model).__mro__ if kind.__module__.startswith("torchvision.models.")]
+    return [name for kind in kinds for name in inspect.signature(kind).parameters]
 
 
 def _place(model: nn.Module, layers: Mapping[str, Description]) -> None:

@@ -144,7 +144,7 @@ class Predictor:
         """
         like = next((p for p in self.model.parameters() if p.is_floating_point()), torch.empty(0))
         inputs = self.preset.normalize(pixels.to(like.device)).to(like.dtype)
-        with self.evaluating(), torch.inference_mode():
+        with self._evaluating(), torch.inference_mode():
             logits, _ = split_output(self.model(inputs))
         if logits.ndim == 1:  # a model that squeezes its one output
             logits = logits.unsqueeze(1)
@@ -181,7 +181,7 @@ class Predictor:
         building the model anew and comparing outputs. Under ``torchrun`` the first process writes, and all
         return when the file is there.
         """
-        with self.evaluating():
+        with self._evaluating():
             tensors, header = pack_predictor(self.model, self.task, self.preset, self.architecture)
         write_once(path, partial(write_tensors, path, tensors, header))
 
@@ -223,7 +223,7 @@ class Predictor:
                 yield _stacked(*waiting.popleft())
 
     @contextmanager
-    def evaluating(self) -> Iterator[None]:
+    def _evaluating(self) -> Iterator[None]:
         """Hold the model in evaluation mode; the last of several threads puts it back as it was."""
         with self._lock:
             if not self._answering:

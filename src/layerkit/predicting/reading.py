@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from layerkit import tasks
 from layerkit.errors import PredictorFileError
 from layerkit.heads.finding import unwrapped
-from layerkit.predicting.architectures import Architecture, assign, same_outputs
+from layerkit.predicting.architectures import Architecture, assign, load_weights, same_outputs
 from layerkit.predicting.predictor import Predictor
 from layerkit.predicting.writing import FORMAT, KIND, OUTPUTS, pattern_for, versions
 from layerkit.presets import Preset
@@ -68,7 +68,8 @@ def load_predictor(path: str | Path, *, model: nn.Module | None = None, device: 
     _check_kind(path, header)
     with _refusing(path, header):
         preset = _preset(header["preset"])
-        task = _task(header["task"], _part(tensors, "task"))
+        numbers = sum(value.numel() for value in tensors.values())
+        task = _task(header["task"], _part(tensors, "task"), numbers)
         weights = _part(tensors, "model")
         if model is None:
             model = _build(path, header["architecture"], weights)
@@ -117,10 +118,11 @@ def _preset(saved: Header) -> Preset:
     )
 
 
-def _task(saved: Header, learned: Tensors) -> Task:
+def _task(saved: Header, learned: Tensors, most: int) -> Task:
     kind = getattr(tasks, saved["class"])
     if saved["class"] not in tasks.__all__ or not issubclass(kind, Task):
         raise ValueError(f"{saved['class']} is no task")
+    _check_counts(saved["settings"], most)
     task: Task = kind(**saved["settings"])
     task.load_state_dict(learned)
     return task
@@ -162,7 +164,7 @@ def _fill(path: str | Path, model: nn.Module, weights: Tensors, preset: Preset, 
             "than the saved model did; expected the same architecture with the same settings. No weight was "
             "changed."
         )
-    inner.load_state_dict(weights)
+    load_weights(inner, weights)
 
 
 def _check_fit(path: str | Path, model: nn.Module, weights: Tensors) -> None:

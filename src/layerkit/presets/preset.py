@@ -232,7 +232,7 @@ class Preset:
         Returns
         -------
         Tensor of the same shape, float32
-            ``(pixels / 255 - mean) / std``, to within float32's rounding.
+            ``(pixels / 255 - mean) / std``, with the same bits as ``weights.transforms()``.
 
         Raises
         ------
@@ -244,13 +244,13 @@ class Preset:
                 f"`pixels` has the dtype {pixels.dtype} and the shape {tuple(pixels.shape)}; expected uint8 "
                 "(..., 3, H, W). For any other picture, use preset.eval()."
             )
-        mean, std = (255 * column for column in self._columns(pixels.device))
+        mean, std = self._columns(pixels.device)
         out = torch.empty(pixels.shape, dtype=torch.float32, device=pixels.device)
         if pixels.ndim == 4 and pixels.device.type == "cpu":  # one by one: each stays in the cache
             for row, picture in zip(out, pixels, strict=True):
-                row.copy_(picture).sub_(mean).div_(std)
+                row.copy_(picture).div_(255).sub_(mean).div_(std)
             return out
-        return out.copy_(pixels).sub_(mean).div_(std)
+        return out.copy_(pixels).div_(255).sub_(mean).div_(std)
 
     def undo(self, tensor: Tensor) -> Tensor:
         """Turn what the backbone takes back into a picture that can be shown.

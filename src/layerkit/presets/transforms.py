@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
@@ -81,7 +81,7 @@ class Transform:
     def _eval_crop(self, picture: Picture) -> Picture:
         resize = self.preset.resize_size
         size = list(resize) if isinstance(resize, tuple) else [resize]
-        picture = F.resize(picture, size, InterpolationMode(self.preset.interpolation), antialias=True)
+        picture = _resize(picture, size, InterpolationMode(self.preset.interpolation))
         crop: Picture = F.center_crop(picture, list(self.preset.crop))
         return crop
 
@@ -90,6 +90,23 @@ class Transform:
             return self.preset.normalize(crop)
         normalized: Tensor = F.normalize(crop.float(), list(self.preset.mean), list(self.preset.std))
         return normalized
+
+
+def _resize(picture: Picture, size: list[Any], interpolation: InterpolationMode) -> Picture:
+    """Resize as torchvision's presets do, which go through floats.
+
+    In uint8 the bicubic filter clips its overshoot after each of its two passes, and hard edges come out up
+    to 12 levels off; the bilinear one has none, and is faster in uint8.
+    """
+    if (
+        interpolation is InterpolationMode.BICUBIC
+        and isinstance(picture, Tensor)
+        and picture.dtype == torch.uint8
+    ):
+        resized: Tensor = F.resize(picture.float(), size, interpolation, antialias=True)
+        return resized.round_().clamp_(0, 255).to(torch.uint8)
+    result: Picture = F.resize(picture, size, interpolation, antialias=True)
+    return result
 
 
 def _checked(picture: Picture) -> Picture:

@@ -98,9 +98,9 @@ def split_folder(
     request = Request(valid, test, label, group, stratify, duplicates, seed)
     check_choice("mode", mode, get_args(Mode))
     source, dest = Path(source), Path(dest)
+    _refuse_place(source, dest)
     if load_manifest(dest) is None:  # a split that was moved here may have outlived its source
         require_folder(source)
-    _refuse_inside(source, dest)
     with folder_lock(dest, keep=dest / MANIFEST_NAME, announce=progress):
         held = load_manifest(dest)
         if held:
@@ -135,7 +135,7 @@ def materialize(split: Split, dest: str | os.PathLike[str], *, mode: Mode, progr
             'Split.read_csv(path, source="folder")'
         )
     dest = Path(dest)
-    _refuse_inside(split.source, dest)
+    _refuse_place(split.source, dest)
     with folder_lock(dest, keep=dest / MANIFEST_NAME, announce=progress):
         held = load_manifest(dest)
         if held:
@@ -183,7 +183,11 @@ def _has_changed(split: Split, listing: Listing, placed: Mapping[str, str], requ
     return any(map(read_label, found - known)) or not known <= found | placed.keys()
 
 
-def _refuse_inside(source: Path, dest: Path) -> None:
+def _refuse_place(source: Path, dest: Path) -> None:
+    if dest.exists() and not dest.is_dir():
+        raise NotADirectoryError(
+            f"the destination {str(dest)!r} is a file; expected a folder, or a free name"
+        )
     outer, inner = os.path.realpath(source), os.path.realpath(dest)
     if inner == outer or inner.startswith(outer + os.sep):
         raise SplitError(

@@ -72,7 +72,8 @@ def k_fold(
     names = [picture.path for picture in draft.pictures]
     labels = draft.labels if stratify else [""] * len(names)
     classes = sorted(set(labels))
-    class_of = [classes.index(label) for label in labels]
+    index = {label: c for c, label in enumerate(classes)}
+    class_of = [index[label] for label in labels]
     quotas = fold_quotas(_sizes(class_of, classes, k), k)
     goal = Goal(quotas, [sum(quota) for quota in quotas])
     leader = join(len(names), kin.clusters)

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import itertools
 import os
 import sys
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 
 LOCK_NAME = ".layerkit-split.lock"
 _PATIENCE_SECONDS = 1.0
+_ATTEMPTS = 20
 
 if sys.platform == "win32":
     import msvcrt
@@ -53,15 +55,18 @@ def folder_lock(folder: Path, *, keep: Path, announce: bool = True) -> Iterator[
     -----
     The system lets go of the lock when its process ends, however it ends: none is ever stale.
     """
-    while True:
-        made = _make_folders(folder)
+    for attempt in itertools.count(1):
+        made: list[Path] = []
         try:
+            made = _make_folders(folder)
             descriptor = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and keep.exists():
                 yield  # nobody can write here, so nobody needs to wait
                 return
             _unmake(folder, made)
+            if isinstance(error, FileNotFoundError) and attempt < _ATTEMPTS:
+                continue  # a call that failed has just taken away the folder that it had made
             raise
         try:
             _wait(descriptor, folder, announce)

@@ -1,7 +1,7 @@
 """Bring one picture to its place, so that a killed process leaves nothing half-written."""
 
 # Strings, not Path, where a line runs once for each of perhaps a million files.
-# ruff: noqa: PTH105, PTH104, PTH108, PTH120, PTH121, PTH211
+# ruff: noqa: PTH105, PTH104, PTH108, PTH116, PTH120, PTH211
 
 import contextlib
 import errno
@@ -34,24 +34,35 @@ def placer(mode: Mode) -> Place:
     return {"copy": _copy, "hardlink": _hardlink, "symlink": _symlink, "move": _move}[mode]
 
 
-def refuse_different(source: str, place: str) -> None:
-    """Raise unless a picture that was moved already, and is yet still there, is the same.
+def is_left_over(source: str, place: str) -> bool:
+    """Tell whether a picture is the original of a copy that a killed move has finished.
 
     Parameters
     ----------
     source, place : str
-        Two files, both there.
+        Two paths that both lead to a file.
+
+    Returns
+    -------
+    bool
+        False if both lead to the very same file, as where the source has become a link to its new place.
 
     Raises
     ------
     SplitError
-        If they differ: the original is then another picture, and stays.
+        If they hold different pictures.
     """
-    if not os.path.samefile(source, place) and not filecmp.cmp(source, place, shallow=False):
+    if os.path.realpath(source) == os.path.realpath(place):
+        return False
+    status = os.stat(source)
+    if os.path.samestat(status, os.stat(place)):
+        return status.st_nlink > 1
+    if not filecmp.cmp(source, place, shallow=False):
         raise SplitError(
             f"{source!r} cannot be moved to {place!r}, where another picture of that name was moved before; "
             "expected new pictures under new names: rename it and call again"
         )
+    return True
 
 
 def _copy(source: str, place: str, temporary: str) -> None:

@@ -101,10 +101,10 @@ def plan_split(
     ...         _ = (folder / f"{animal}.{n}.jpg").write_text(f"{animal} {n}")
     >>> split = plan_split(folder, valid=0.2, label=r"(cat|dog)\.\d+\.jpg")
     >>> split
-    Split of 20 pictures        train       valid
-    cat                     8 (80.0%)   2 (20.0%)
-    dog                     8 (80.0%)   2 (20.0%)
-    all                    16 (80.0%)   4 (20.0%)
+    Split of 20 pictures       train      valid
+    cat                    8 (80.0%)  2 (20.0%)
+    dog                    8 (80.0%)  2 (20.0%)
+    all                   16 (80.0%)  4 (20.0%)
     """
     request = Request(valid, test, label, group, stratify, duplicates, seed)
     if previous is not None and not isinstance(previous, Split):

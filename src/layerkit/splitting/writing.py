@@ -17,7 +17,7 @@ from layerkit.errors import PictureError, SplitError
 from layerkit.splitting.lock import LOCK_NAME
 from layerkit.splitting.manifest import Manifest, write_manifest
 from layerkit.splitting.pictures import Listing
-from layerkit.splitting.placing import placer, refuse_different
+from layerkit.splitting.placing import is_left_over, placer
 from layerkit.splitting.progress import Progress
 from layerkit.splitting.quotas import count_of
 from layerkit.splitting.table import PART_NAMES, Mode, Split, SplitRow, destination_of, some
@@ -193,9 +193,7 @@ def _finish_moves(
         for row, target in zip(split.rows, targets, strict=True)
         if target in present and row.path in still_there
     ]
-    for origin, goal in pairs:
-        refuse_different(origin, goal)
-    for origin, _ in pairs:
+    for origin in [origin for origin, goal in pairs if is_left_over(origin, goal)]:
         os.unlink(origin)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from layerkit.heads.families import family_of
 from layerkit.loading import PictureLoader
 from layerkit.tasks import Task
+from layerkit.tasks.targets import map_targets
 from layerkit.training.best import Best, make_best
 from layerkit.training.checkpoint import Checkpoint, digest
 from layerkit.training.device import Device, Hardware, Precision, choose_hardware, move_model
@@ -98,8 +99,8 @@ def fit(
     lr : float, optional
         The learning rate of layerkit's optimizer, or of the class passed as `optimizer`.
     optimizer : torch.optim.Optimizer, class or factory, optional
-        A class or factory gets a list of the trainable parameters. By default AdamW at 1e-4, ten times that
-        for a head that no frozen phase has trained, and a cosine schedule with a warm-up.
+        A class or factory gets a list of the trainable parameters. By default AdamW at 2e-4, ten times that
+        for a head that no frozen phase has trained, and a one-cycle schedule.
     schedule : str, torch scheduler or factory, optional
         ``"one-cycle"``, ``"cosine"``, ``"step"``, ``"plateau"`` or ``"constant"``; a scheduler made for
         `optimizer`; or a callable that gets the optimizer. Torch's schedulers step by epoch, except
@@ -338,7 +339,7 @@ def _prepare_task(task: Task, train: Iterable[Any], progress: Progress) -> None:
     targets = getattr(getattr(train, "dataset", None), "targets", None)
     if targets is None:
         progress.say("reading the training loader once for its targets")
-        targets = torch.cat([torch.as_tensor(target) for _, target in train])
+        targets = map_targets(lambda *parts: torch.cat(parts), *(target for _, target in train))
     found = task.prepare(targets)
     if found:
         progress.say(found)
@@ -369,7 +370,7 @@ def _identity(
     shapes = {name: list(value.shape) for name, value in model.state_dict().items()}
     return {
         "model": f"{type(model).__name__} {digest(shapes)}",
-        "task": repr(task),
+        "task": f"{type(task).__name__} {digest(task.settings())}",
         "train": _describe_loader(train),
         "valid": _describe_loader(valid),
         "seed": seed,

@@ -21,6 +21,11 @@ class History(Sequence[Row]):
 
     A row has ``epoch`` (from 1), ``phase`` ("frozen" or "full"), ``train_loss``, ``valid_loss``, each metric
     as ``valid_<name>``, ``lr``, ``seconds`` and ``images_per_second``.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        The rows to begin with.
     """
 
     def __init__(self, rows: Sequence[Row] = ()) -> None:

@@ -13,11 +13,11 @@ from layerkit.heads import find_head
 
 OptimizerLike = Optimizer | Callable[..., Optimizer] | None
 
-FROZEN_LR = 6e-3
+FROZEN_LR = 4e-3
 """For AdamW on the standardized features of a frozen backbone, whatever the backbone: they all have one scale."""
 
-FULL_LR = 1e-4
-"""For AdamW on pretrained weights: ten times less than what they were trained with, so that they are kept."""
+FULL_LR = 2e-4
+"""For AdamW on pretrained weights: a fifth of its usual rate, so that they are kept."""
 
 HEAD_FACTOR = 10.0
 """How much faster a head learns that starts at zero, unless a frozen phase has trained it before."""
@@ -73,9 +73,11 @@ def _with_rate(optimizer: Any, parameters: list[nn.Parameter], lr: float) -> Any
 def _default_optimizer(model: nn.Module, task: nn.Module, lr: float, *, head_is_new: bool) -> Optimizer:
     head = _head_parameters(model) if head_is_new else set()
     groups: list[dict[str, Any]] = [{"params": []}, {"params": [], "lr": lr * HEAD_FACTOR}]
-    for parameter in (*model.parameters(), *task.parameters()):
+    for parameter in model.parameters():
         if parameter.requires_grad:
             groups[parameter in head]["params"].append(parameter)
+    own = [parameter for parameter in task.parameters() if parameter.requires_grad]
+    groups.append({"params": own, "lr": lr * HEAD_FACTOR, "weight_decay": 0.0})
     return torch.optim.AdamW([group for group in groups if group["params"]], lr=lr, weight_decay=0.01)
 
 

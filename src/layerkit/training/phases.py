@@ -20,6 +20,11 @@ from layerkit.training.schedules import Schedule, Stepper, make_schedule
 from layerkit.training.weights import copy_of_weights, put_weights
 
 
+STEPS_PER_EPOCH = 32
+"""What the frozen phase takes at least, by smaller batches where there are few pictures: its steps cost next to
+nothing, and with the 10 that 300 pictures give, a handful of epochs would end far from the optimum."""
+
+
 @runtime_checkable
 class HasEpochs(Protocol):
     """A loader that can be told which epoch comes next."""
@@ -79,7 +84,7 @@ def full_phase(
     length = len(train) if isinstance(train, Sized) else None
     batches = None if length is None else -(-length // accumulate)
     if optimizer is None and schedule is None:
-        schedule = "cosine" if batches is not None else "constant"
+        schedule = "one-cycle" if batches is not None else "constant"
     stepper = make_schedule(
         schedule, made, epochs=len(epochs), batches=batches, lower_is_better=lower_is_better
     )
@@ -107,7 +112,7 @@ def frozen_phase(
     if prior is not None:
         head.start_from(prior)
     size = len(parts[0][0])
-    batch_size = _batch_size(train)
+    batch_size = min(_batch_size(train), max(8, size // STEPS_PER_EPOCH))
     batches = FeatureBatches(
         [head.standardize(features) for features, _ in parts],
         targets,

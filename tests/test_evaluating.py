@@ -1,0 +1,53 @@
+"""`evaluate` measures what an independent calculation measures."""
+
+import pytest
+import torch
+from sklearn.metrics import accuracy_score, f1_score, log_loss
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+from torchmetrics.classification import MulticlassAccuracy
+
+from layerkit import Multiclass, evaluate
+
+
+@pytest.fixture
+def setup():
+    torch.manual_seed(0)
+    inputs, targets = torch.randn(50, 4), torch.randint(0, 3, (50,))
+    model = nn.Sequential(nn.Dropout(0.5), nn.Linear(4, 3))
+    return model, inputs, targets, DataLoader(TensorDataset(inputs, targets), batch_size=16)
+
+
+def test_figures_agree_with_scikit_learn(setup):
+    """Loss, accuracy and macro F1 over batches of unequal size equal those over all at once."""
+    model, inputs, targets, loader = setup
+    figures = evaluate(model, Multiclass(3), loader)
+    with torch.no_grad():
+        probabilities = model.eval()(inputs).softmax(1).numpy()
+    answers = probabilities.argmax(1)
+    assert figures["loss"] == pytest.approx(log_loss(targets, probabilities), rel=1e-5)
+    assert figures["accuracy"] == pytest.approx(accuracy_score(targets, answers))
+    assert figures["macro_f1"] == pytest.approx(f1_score(targets, answers, average="macro"), rel=1e-5)
+
+
+def test_the_model_is_put_back(setup):
+    """Training flags are as before; dropout was off while it was measured."""
+    model, _, _, loader = setup
+    model.train()
+    first, second = (evaluate(model, Multiclass(3), loader) for _ in range(2))
+    assert first == second
+    assert model.training
+    assert model[0].training
+
+
+def test_own_metrics(setup):
+    """A torchmetrics metric comes under the name that it was given."""
+    model, _, _, loader = setup
+    figures = evaluate(model, Multiclass(3), loader, metrics={"recall": MulticlassAccuracy(3)})
+    assert list(figures) == ["loss", "recall"]
+
+
+def test_an_empty_loader_is_an_error(setup):
+    """There is nothing to measure on no pictures."""
+    with pytest.raises(ValueError, match="gave no batch"):
+        evaluate(setup[0], Multiclass(3), [])
