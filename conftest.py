@@ -17,7 +17,7 @@ os.environ["MPLBACKEND"] = "Agg"  # draw without a display, in the processes tha
 OPTIONS = ELLIPSIS | NORMALIZE_WHITESPACE
 pages = Sybil(
     parsers=[PythonCodeBlockParser(doctest_optionflags=OPTIONS), SkipParser()],
-    patterns=["README.md", "docs/**/*.md"],
+    patterns=["README.md", "docs/*.md", "docs/**/*.md"],
     excludes=["docs/_build/**"],
     fixtures=["reader_folder"],
 )

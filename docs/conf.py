@@ -57,6 +57,7 @@ intersphinx_mapping = {
     name: (url, str(HERE / "inventories" / f"{name}.inv"))
     for name, url in {
         "matplotlib": "https://matplotlib.org/stable/",
+        "numpy": "https://numpy.org/doc/stable/",
         "python": "https://docs.python.org/3/",
         "torch": "https://docs.pytorch.org/docs/stable/",
         "torchvision": "https://docs.pytorch.org/vision/stable/",

@@ -47,6 +47,9 @@ TORCHVISION: Names = {
 MATPLOTLIB: Names = {
     "py:class": {"api/_as_gen/$.html#$": "matplotlib.axes.Axes"},
 }
+NUMPY: Names = {
+    "py:class": {"reference/generated/$.html#$": "numpy.ndarray"},
+}
 
 
 def write_inventory(project: str, names: Names) -> None:
@@ -68,3 +71,4 @@ if __name__ == "__main__":
     write_inventory("torch", TORCH)
     write_inventory("torchvision", TORCHVISION)
     write_inventory("matplotlib", MATPLOTLIB)
+    write_inventory("numpy", NUMPY)

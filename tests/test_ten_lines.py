@@ -13,7 +13,9 @@ from layerkit import load_predictor
 from layerkit.splitting import list_pictures
 
 LINES = re.search(
-    r"```python\n(.*?)```", Path(__file__).parents[1].joinpath("README.md").read_text(encoding="utf-8"), re.DOTALL
+    r"```python\n(.*?)```",
+    Path(__file__).parents[1].joinpath("README.md").read_text(encoding="utf-8"),
+    re.DOTALL,
 ).group(1)
 
 # Only the download is replaced, in one place; the rest is the README's.
@@ -76,7 +78,14 @@ def test_as_a_script_without_a_guard(method, folder):
 @pytest.mark.slow
 def test_under_torchrun(folder):
     """Two processes spoil no file of each other's, and only the first one speaks."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "script.py"]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node=2",
+        "script.py",
+    ]
     done = run(command, folder)
     assert done.stderr.count("the model holds the weights of") == 1
     check(folder)

@@ -50,7 +50,12 @@ def _demo(given: argparse.Namespace) -> None:
 
 
 def _show_warning(
-    message: Warning | str, category: type[Warning], filename: str, lineno: int, *_rest: TextIO | str | None
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
 ) -> None:
     """Show layerkit's own warnings as what they are: words to a person, not a line of code."""
     if issubclass(category, LayerkitWarning):

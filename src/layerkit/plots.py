@@ -54,7 +54,12 @@ def plot_curves(rows: Sequence[dict[str, Any]], *, ax: "Axes | None" = None) -> 
     if 0 < frozen < len(rows):
         axes.axvspan(epochs[0] - 0.5, frozen + 0.5, color="tab:blue", alpha=0.07, lw=0)
         axes.text(
-            epochs[0] - 0.4, 0.02, "frozen", transform=axes.get_xaxis_transform(), va="bottom", color="tab:gray"
+            epochs[0] - 0.4,
+            0.02,
+            "frozen",
+            transform=axes.get_xaxis_transform(),
+            va="bottom",
+            color="tab:gray",
         )
     axes.margins(x=0.02)
     if lines:

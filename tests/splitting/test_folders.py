@@ -527,7 +527,13 @@ def test_damaged_and_newer_manifests(source, dest):
     split_folder(source, dest, progress=False)
     manifest = dest / ".layerkit-split.jsonl"
     text = manifest.read_text()
-    for damaged in (text[: len(text) // 2], "", "{}\n", text.replace('"cat/', '"../', 1)):
+    for damaged in (
+        text[: len(text) // 2],
+        text.splitlines()[0],
+        "",
+        "{}\n",
+        text.replace('"cat/', '"../', 1),
+    ):
         manifest.write_text(damaged)
         with pytest.raises(SplitError, match=r"damaged|lead out of the source"):
             read_manifest(dest)

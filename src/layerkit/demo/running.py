@@ -72,7 +72,7 @@ def _draw_answers(folder: Path) -> None:
     predictor = load_predictor(folder / "predictor.safetensors")
     valid = folder / "pets" / "valid"
     names = random.Random(0).sample(list_pictures(valid), 12)
-    classes = predictor.task.classes
+    classes = [path.name for path in sorted(valid.iterdir()) if path.is_dir()]
     targets = [classes.index(name.split("/")[0]) for name in names]
     answers = predictor([valid / name for name in names])
     whole = Preset(160, resize_size=160)

@@ -26,11 +26,11 @@ def packaged_weights() -> Iterator[None]:
             return squeezenet1_1_weights()
         return download(weights, *args, **kwargs)
 
-    WeightsEnum.get_state_dict = get_state_dict  # type: ignore[method-assign]
+    WeightsEnum.get_state_dict = get_state_dict
     try:
         yield
     finally:
-        WeightsEnum.get_state_dict = download  # type: ignore[method-assign]
+        WeightsEnum.get_state_dict = download
 
 
 def squeezenet1_1_weights() -> dict[str, Tensor]:
@@ -48,4 +48,4 @@ def squeezenet1_1_weights() -> dict[str, Tensor]:
             f"There is no file {FILE}; expected the weights that the package carries. Install layerkit again."
         )
     features = {name: value.to(torch.float32) for name, value in load_file(FILE).items()}
-    return squeezenet1_1(weights=None).state_dict() | features
+    return {**squeezenet1_1(weights=None).state_dict(), **features}

@@ -166,7 +166,9 @@ class PictureLoader(DataLoader[Any]):
             for sample in samples:
                 self._unreadable.update(sample.unreadable)
             pixels = torch.stack([sample.pixels for sample in samples])
-            yield normalize(pixels), self.dataset.target([sample.index for sample in samples])
+            if not self.threads:  # worker processes send uint8, a quarter of the bytes
+                pixels = normalize(pixels)
+            yield pixels, self.dataset.target([sample.index for sample in samples])
         self._report_unreadable()
 
     def _read_by_threads(self, keys: Iterator[list[SampleKey]]) -> Iterator[list[Sample]]:
@@ -174,13 +176,18 @@ class PictureLoader(DataLoader[Any]):
         waiting: deque[list[Future[Sample]]] = deque()
         try:
             for batch in keys:
-                waiting.append([pool.submit(self.dataset.read, key) for key in batch])
+                waiting.append([pool.submit(self._read_normalized, key) for key in batch])
                 if len(waiting) > _BATCHES_AHEAD:
                     yield [future.result() for future in waiting.popleft()]
             while waiting:
                 yield [future.result() for future in waiting.popleft()]
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+    def _read_normalized(self, key: SampleKey) -> Sample:
+        sample = self.dataset.read(key)
+        sample.pixels = self.dataset.transform.preset.normalize(sample.pixels)
+        return sample
 
     def _report_unreadable(self) -> None:
         """Say it once: later epochs meet the same pictures again."""

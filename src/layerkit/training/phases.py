@@ -19,7 +19,6 @@ from layerkit.training.progress import Progress
 from layerkit.training.schedules import Schedule, Stepper, make_schedule
 from layerkit.training.weights import copy_of_weights, put_weights
 
-
 STEPS_PER_EPOCH = 32
 """What the frozen phase takes at least, by smaller batches where there are few pictures: its steps cost next to
 nothing, and with the 10 that 300 pictures give, a handful of epochs would end far from the optimum."""
