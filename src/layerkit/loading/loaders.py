@@ -20,6 +20,7 @@ from layerkit.loading.datasets import PictureDataset, Sample, SampleKey
 from layerkit.presets import Transform
 
 Workers = int | Literal["auto"]
+Batch = tuple[Tensor, list[Sample]]
 
 SMALLEST_LAST_BATCH = 8
 """A smaller last training batch joins the one before: batch norm's statistics of a few samples are noise."""
@@ -156,37 +157,46 @@ class PictureLoader(DataLoader[Any]):
     def __iter__(self) -> Iterator[tuple[Tensor, Any]]:  # type: ignore[override]
         # The epoch is taken here, not when the first batch is asked for, and counted here, not in the
         # sampler: torch calls its iter() twice when it starts workers.
-        samples = self._read_by_threads(iter(self.batch_sampler)) if self.threads else super().__iter__()
+        if self.threads:
+            batches = self._read_by_threads(iter(self.batch_sampler))
+        else:
+            batches = self._normalized(super().__iter__())
         self.batch_sampler.epoch += 1
-        return self._batches(samples)
+        return self._finished(batches)
 
-    def _batches(self, read: Iterator[list[Sample]]) -> Iterator[tuple[Tensor, Any]]:
-        normalize = self.dataset.transform.preset.normalize
-        for samples in read:
+    def _finished(self, batches: Iterator[Batch]) -> Iterator[tuple[Tensor, Any]]:
+        for pixels, samples in batches:
             for sample in samples:
                 self._unreadable.update(sample.unreadable)
-            pixels = torch.stack([sample.pixels for sample in samples])
-            if not self.threads:  # worker processes send uint8, a quarter of the bytes
-                pixels = normalize(pixels)
             yield pixels, self.dataset.target([sample.index for sample in samples])
         self._report_unreadable()
 
-    def _read_by_threads(self, keys: Iterator[list[SampleKey]]) -> Iterator[list[Sample]]:
+    def _normalized(self, read: Iterator[list[Sample]]) -> Iterator[Batch]:
+        """Normalise here what worker processes send: in uint8, a quarter of the bytes."""
+        for samples in read:
+            pixels = torch.stack([sample.pixels for sample in samples])
+            yield self.dataset.transform.preset.normalize(pixels), samples
+
+    def _read_by_threads(self, keys: Iterator[list[SampleKey]]) -> Iterator[Batch]:
         pool = _start_readers(self.threads)
-        waiting: deque[list[Future[Sample]]] = deque()
+        waiting: deque[tuple[Tensor, list[Future[Sample]]]] = deque()
         try:
             for batch in keys:
-                waiting.append([pool.submit(self._read_normalized, key) for key in batch])
+                with torch.inference_mode(False):  # the readers, other threads, could not write into it
+                    pixels = torch.empty(len(batch), 3, *self.dataset.transform.preset.crop)
+                rows = zip(pixels, batch, strict=True)
+                waiting.append((pixels, [pool.submit(self._read_into, row, key) for row, key in rows]))
                 if len(waiting) > _BATCHES_AHEAD:
-                    yield [future.result() for future in waiting.popleft()]
+                    yield _result(*waiting.popleft())
             while waiting:
-                yield [future.result() for future in waiting.popleft()]
+                yield _result(*waiting.popleft())
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _read_normalized(self, key: SampleKey) -> Sample:
+    def _read_into(self, row: Tensor, key: SampleKey) -> Sample:
+        """Read and normalise in the reader, so that the thread of the model has nothing to do."""
         sample = self.dataset.read(key)
-        sample.pixels = self.dataset.transform.preset.normalize(sample.pixels)
+        row.copy_(self.dataset.transform.preset.normalize(sample.pixels))
         return sample
 
     def _report_unreadable(self) -> None:
@@ -202,6 +212,10 @@ class PictureLoader(DataLoader[Any]):
             LayerkitWarning,
             stacklevel=3,
         )
+
+
+def _result(pixels: Tensor, reading: list[Future[Sample]]) -> Batch:
+    return pixels, [future.result() for future in reading]
 
 
 def _choose_road(num_workers: Workers, *, foreign: bool) -> tuple[int, int]:
