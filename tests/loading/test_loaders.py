@@ -284,3 +284,11 @@ def test_scripts_without_a_guard_run_under_every_start_method(folder: Path, tmp_
             assert started == "started"
             digests.add(digest)
         assert len(digests) == 1
+
+
+@pytest.mark.parametrize("road", ROADS)
+def test_batches_can_be_read_inside_inference_mode(folder: Path, road: Any) -> None:
+    """Whoever evaluates under ``torch.inference_mode()`` gets the pictures that everybody gets."""
+    expected = epoch(loaders(folder, num_workers=road).valid)
+    with torch.inference_mode():
+        assert same(expected, epoch(loaders(folder, num_workers=road).valid))
