@@ -15,9 +15,11 @@ from layerkit.splitting.pictures import scan_folder
 
 
 def hashes_of(folder, **options):
-    pictures = scan_folder(folder).pictures
-    found = find_duplicates(pictures, lambda path: f"{folder}/{path}", **options)
-    return {pictures[i].path: digest.hash for i, digest in found.items()}
+    pictures, sizes, *_ = scan_folder(folder)
+    found = find_duplicates(
+        pictures, [sizes[p] for p in pictures], lambda path: f"{folder}/{path}", **options
+    )
+    return {pictures[i]: digest.hash for i, digest in found.items()}
 
 
 def test_only_what_could_be_equal_is_read_whole(tmp_path, monkeypatch):

@@ -53,14 +53,14 @@ def test_hidden_files_and_folders_are_passed_over(tmp_path):
     ]:
         (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / name).touch()
-    assert scan_folder(tmp_path) == ([], [])
+    assert scan_folder(tmp_path) == ([], {}, set(), [])
 
 
 def test_other_files_are_named(tmp_path):
     """A file that is no picture is left out with its reason."""
     (tmp_path / "notes.txt").touch()
     (tmp_path / "folder.jpg").mkdir()
-    assert scan_folder(tmp_path) == ([], [("notes.txt", "not a picture")])
+    assert scan_folder(tmp_path) == ([], {}, set(), [("notes.txt", "not a picture")])
 
 
 @posix
@@ -81,7 +81,8 @@ def test_linked_folders_are_followed_but_never_in_circles(tmp_path):
     (tmp_path / "root" / "b").symlink_to(tmp_path / "outside")
     (tmp_path / "root" / "a" / "up").symlink_to(tmp_path / "root")
     (tmp_path / "outside" / "back").symlink_to(tmp_path / "root" / "b")
-    assert scan_folder(tmp_path / "root").pictures == [("a/2.jpg", 2, False), ("b/1.jpg", 1, True)]
+    listing = scan_folder(tmp_path / "root")
+    assert listing == (["a/2.jpg", "b/1.jpg"], {"a/2.jpg": 2, "b/1.jpg": 1}, {"b/1.jpg"}, [])
 
 
 @posix

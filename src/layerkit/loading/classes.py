@@ -90,9 +90,9 @@ def _pictures_by_class(root: Path) -> tuple[dict[str, list[str]], list[str]]:
     names: dict[str, list[str]] = {name: [] for name in folders}
     listing = scan_folder(root, sizes=False)
     left_out = [skipped.path for skipped in listing.skipped]
-    for picture in listing.pictures:
-        folder, below, _ = picture.path.partition("/")
-        (names[folder] if below else left_out).append(picture.path)
+    for path in listing.pictures:
+        folder, below, _ = path.partition("/")
+        (names[folder] if below else left_out).append(path)
     empty = [name for name, pictures in names.items() if not pictures]
     if not names:
         raise ValueError(

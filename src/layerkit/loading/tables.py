@@ -20,7 +20,7 @@ from layerkit.loading.loaders import Workers
 from layerkit.loading.targets import Columns, read_targets, select
 from layerkit.presets import Preset
 from layerkit.splitting import Split
-from layerkit.splitting.pictures import Listing, PictureFile
+from layerkit.splitting.pictures import Listing
 from layerkit.splitting.planning import plan
 from layerkit.splitting.request import Request
 
@@ -206,7 +206,7 @@ def _plan_parts(
     amounts: tuple[float, float, int],
 ) -> dict[str, list[int]]:
     row_of = {name: row for row, name in enumerate(names)}
-    pictures = [PictureFile(name, (root / name).stat().st_size, False) for name in sorted(names)]
+    sizes = {name: (root / name).stat().st_size for name in names}
     valid, test, seed = amounts
     request = Request(
         valid,
@@ -216,7 +216,7 @@ def _plan_parts(
         stratify=strata is not None,
         seed=seed,
     )
-    split = plan(root, Listing(pictures, []), request)
+    split = plan(root, Listing(sorted(names), sizes, set(), []), request)
     for note in split.notes:
         warnings.warn(note, LayerkitWarning, stacklevel=3)
     return _rows_by_part([(row_of[row.path], row.part) for row in split.rows])

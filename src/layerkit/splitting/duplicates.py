@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
 from layerkit.errors import PictureError
-from layerkit.splitting.pictures import PictureFile
 from layerkit.splitting.progress import Progress
 
 _SAMPLE_BYTES = 64
@@ -41,7 +40,8 @@ class Digest(NamedTuple):
 
 
 def find_duplicates(
-    pictures: Sequence[PictureFile],
+    pictures: Sequence[str],
+    sizes: Sequence[int],
     locate: Locate,
     *,
     settled: Collection[int] = (),
@@ -52,8 +52,10 @@ def find_duplicates(
 
     Parameters
     ----------
-    pictures : sequence of PictureFile
+    pictures : sequence of str
         The files.
+    sizes : sequence of int
+        The size of each, in bytes.
     locate : callable
         Turns a picture's path into a path that can be opened.
     settled : collection of int
@@ -81,14 +83,14 @@ def find_duplicates(
     nothing in them that could leak.
     """
     step = progress or Progress.silent()
-    candidates = [i for group in _by_size(pictures) if not _all_in(group, settled) for i in group]
+    candidates = [i for group in _by_size(sizes) if not _all_in(group, settled) for i in group]
     earlier = known or {}
 
     def sample(i: int) -> bytes:
-        return _sample(locate(pictures[i].path), pictures[i].size)
+        return _sample(locate(pictures[i]), sizes[i])
 
     def digest(i: int) -> Digest:
-        return _digest(locate(pictures[i].path), earlier.get(pictures[i].path))
+        return _digest(locate(pictures[i]), earlier.get(pictures[i]))
 
     first_with: dict[bytes, int] = {}
     alike: dict[int, list[int]] = {}
@@ -100,11 +102,11 @@ def find_duplicates(
     return dict(zip(doubtful, _map(digest, doubtful, step), strict=True))
 
 
-def _by_size(pictures: Sequence[PictureFile]) -> list[list[int]]:
+def _by_size(sizes: Sequence[int]) -> list[list[int]]:
     groups: dict[int, list[int]] = {}
-    for i, picture in enumerate(pictures):
-        if picture.size:
-            groups.setdefault(picture.size, []).append(i)
+    for i, size in enumerate(sizes):
+        if size:
+            groups.setdefault(size, []).append(i)
     return [group for group in groups.values() if len(group) > 1]
 
 

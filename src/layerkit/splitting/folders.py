@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from layerkit.errors import PictureError, SplitError
 from layerkit.splitting.labels import Rule, group_reader, label_reader
@@ -111,6 +111,36 @@ def split_folder(
     return split
 
 
+def preview_split(
+    source: str | os.PathLike[str], dest: str | os.PathLike[str], *, mode: Mode = "copy", **options: Any
+) -> Split:
+    """Give the split that `split_folder` would write, or raise as it would; write nothing.
+
+    Parameters
+    ----------
+    source, dest, mode, **options
+        As in `split_folder`.
+
+    Returns
+    -------
+    Split
+
+    Raises
+    ------
+    SplitError, OSError, ValueError, TypeError
+        As in `split_folder`, but for what only writing can find out.
+    """
+    request = Request(**options)
+    source, dest = Path(source), Path(dest)
+    _refuse_place(source, dest)
+    held = load_manifest(dest)
+    if held:
+        _refuse_other_request(held, request, mode, source, dest)
+    else:
+        require_folder(source)
+    return _settle(source, dest, request, held, progress=True)[0]
+
+
 def materialize(split: Split, dest: str | os.PathLike[str], *, mode: Mode, progress: bool) -> Split:
     """Write a planned split to disk; see `Split.materialize`.
 
@@ -166,7 +196,7 @@ def _settle(
 
 
 def _listing(source: Path, *, sizes: bool) -> Listing:
-    return scan_folder(source, sizes=sizes) if source.exists() else Listing([], [])
+    return scan_folder(source, sizes=sizes) if source.exists() else Listing([], {}, set(), [])
 
 
 def _placed(split: Split, dest: Path) -> dict[str, str]:
@@ -179,7 +209,7 @@ def _has_changed(split: Split, listing: Listing, placed: Mapping[str, str], requ
     """Tell whether there are pictures that the split does not know, or that are in neither place."""
     read_label = label_reader(request.label)
     known = {row.path for row in split.rows}
-    found = {picture.path for picture in listing.pictures}
+    found = set(listing.pictures)
     return any(map(read_label, found - known)) or not known <= found | placed.keys()
 
 
@@ -239,7 +269,7 @@ def _refuse_other_table(held: Manifest, split: Split, mode: Mode, dest: Path) ->
 
 
 def _refuse_missing(split: Split, listing: Listing, dest: Path) -> None:
-    unseen = {row.path for row in split.rows} - {picture.path for picture in listing.pictures}
+    unseen = {row.path for row in split.rows} - set(listing.pictures)
     placed = _placed(split, dest) if unseen else {}
     missing = sorted(p for p in unseen if p not in placed and not os.path.lexists(f"{split.source}/{p}"))
     if missing:

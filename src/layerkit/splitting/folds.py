@@ -69,7 +69,7 @@ def k_fold(
     listing = scan_folder(source, sizes=duplicates != "ignore")
     draft, skipped, notes = draft_of(Path(source), listing, request)
     kin = find_kin(draft, request, {})
-    names = [picture.path for picture in draft.pictures]
+    names = draft.pictures
     labels = draft.labels if stratify else [""] * len(names)
     classes = sorted(set(labels))
     index = {label: c for c, label in enumerate(classes)}

@@ -7,7 +7,6 @@ from typing import NamedTuple
 from layerkit.errors import SplitError
 from layerkit.splitting.duplicates import Digest, find_duplicates
 from layerkit.splitting.near import near_pairs, perceptual_hashes
-from layerkit.splitting.pictures import PictureFile
 from layerkit.splitting.progress import Progress
 from layerkit.splitting.quotas import count_of
 from layerkit.splitting.request import Request
@@ -17,10 +16,12 @@ from layerkit.splitting.table import NearPair, SplitRow, some
 class Draft(NamedTuple):
     """The pictures of a split to be, sorted by path, and what is known of each.
 
-    `old` holds the rows of those that an earlier split placed; `locate` turns a path into one to open.
+    `sizes` are in bytes, where contents matter; `old` holds the rows of those that an earlier split placed;
+    `locate` turns a path into one to open.
     """
 
-    pictures: Sequence[PictureFile]
+    pictures: Sequence[str]
+    sizes: Mapping[str, int]
     labels: Sequence[str]
     groups: Sequence[str | None]
     old: Sequence[SplitRow | None]
@@ -74,14 +75,14 @@ def find_kin(
             digests = _digests(draft, stamps, step)
         for i, digest in digests.items():
             hashes[i] = digest.hash
-            stamps[draft.pictures[i].path] = digest[1:]
+            stamps[draft.pictures[i]] = digest[1:]
         equal = _members(hashes)
         clusters += equal
         notes += _two_labels(draft, equal, request)
     if request.duplicates == "near":
         pairs, unread = _near(draft, progress)
         clusters += [[i, j] for i, j, _ in pairs]
-        near = [NearPair(draft.pictures[i].path, draft.pictures[j].path, bits) for i, j, bits in pairs]
+        near = [NearPair(draft.pictures[i], draft.pictures[j], bits) for i, j, bits in pairs]
         notes += unread
     return Kin(clusters, hashes, stamps, tuple(near), notes)
 
@@ -101,7 +102,8 @@ def _digests(draft: Draft, stamps: Mapping[str, tuple[int, int]], step: Progress
         for row in draft.old
         if row and row.hash and row.path in stamps
     }
-    return find_duplicates(draft.pictures, draft.locate, settled=settled, known=known, progress=step)
+    sizes = [draft.sizes[path] for path in draft.pictures]
+    return find_duplicates(draft.pictures, sizes, draft.locate, settled=settled, known=known, progress=step)
 
 
 def _two_labels(draft: Draft, equal: Sequence[Sequence[int]], request: Request) -> list[str]:
@@ -115,7 +117,7 @@ def _two_labels(draft: Draft, equal: Sequence[Sequence[int]], request: Request) 
     first, second = next(p for p in combinations(mixed[0], 2) if draft.labels[p[0]] != draft.labels[p[1]])
     message = (
         f"{count_of(len(mixed), 'picture')} stand under more than one label with the same bytes, such as "
-        f"{draft.pictures[first].path!r} and {draft.pictures[second].path!r}"
+        f"{draft.pictures[first]!r} and {draft.pictures[second]!r}"
     )
     if request.duplicates == "strict":
         raise SplitError(f'{message}; duplicates="strict" expects one label for each: remove the wrong ones')
@@ -123,10 +125,9 @@ def _two_labels(draft: Draft, equal: Sequence[Sequence[int]], request: Request) 
 
 
 def _near(draft: Draft, progress: bool) -> tuple[list[tuple[int, int, int]], list[str]]:
-    paths = [picture.path for picture in draft.pictures]
-    with Progress("comparing", len(paths), shown=progress) as step:
-        looks = perceptual_hashes(paths, draft.locate, step)
-    unread = [path for i, path in enumerate(paths) if i not in looks]
+    with Progress("comparing", len(draft.pictures), shown=progress) as step:
+        looks = perceptual_hashes(draft.pictures, draft.locate, step)
+    unread = [path for i, path in enumerate(draft.pictures) if i not in looks]
     if not unread:
         return near_pairs(looks), []
     return near_pairs(looks), [

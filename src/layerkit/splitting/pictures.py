@@ -4,7 +4,6 @@
 # ruff: noqa: PTH119
 
 import os
-from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,18 +14,6 @@ PICTURE_EXTENSIONS = frozenset((*_TORCHVISION_EXTENSIONS, ".gif", ".avif", ".hei
 _HIDDEN_NAMES = frozenset(("thumbs.db", "desktop.ini"))
 
 
-class PictureFile(NamedTuple):
-    """A picture found on disk.
-
-    `path` is relative to the folder that was listed, with `/`; `size` is in bytes, 0 where it was not asked
-    for; `linked` tells whether the file, or a folder on the way to it, is a symbolic link.
-    """
-
-    path: str
-    size: int
-    linked: bool
-
-
 class Skipped(NamedTuple):
     """A file that was left out, and why."""
 
@@ -35,9 +22,16 @@ class Skipped(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """The pictures of a folder and the files that are none, both sorted by path."""
+    """The pictures of a folder and the files that are none, both sorted by path.
 
-    pictures: list[PictureFile]
+    Paths are relative to the folder, with `/`. `sizes` are in bytes, of the pictures for which they were
+    asked; `linked` are those that are symbolic links or lie behind one. (Columns, not a tuple for each
+    picture: Python's garbage collector would walk through a million tuples again and again.)
+    """
+
+    pictures: list[str]
+    sizes: dict[str, int]
+    linked: set[str]
     skipped: list[Skipped]
 
 
@@ -99,7 +93,7 @@ def list_pictures(root: str | os.PathLike[str]) -> list[str]:
     NotADirectoryError
         If `root` is a file.
     """
-    return [picture.path for picture in scan_folder(root, sizes=False).pictures]
+    return scan_folder(root, sizes=False).pictures
 
 
 def scan_folder(root: str | os.PathLike[str], *, sizes: bool = True) -> Listing:
@@ -126,8 +120,8 @@ def scan_folder(root: str | os.PathLike[str], *, sizes: bool = True) -> Listing:
         If `root` is a file.
     """
     require_folder(root)
-    pictures: list[PictureFile] = []
-    skipped: list[Skipped] = []
+    found = Listing([], {}, set(), [])
+    pictures, file_sizes, linked, skipped = found
     pending = [_Folder(os.fspath(root), "", False, ())]
     while pending:
         folder = pending.pop()
@@ -140,17 +134,20 @@ def scan_folder(root: str | os.PathLike[str], *, sizes: bool = True) -> Listing:
                     and name[0] != "."
                     and entry.is_file()
                 ):
-                    size = entry.stat().st_size if sizes else 0
-                    linked = folder.linked or entry.is_symlink()
-                    pictures.append(PictureFile(folder.prefix + name, size, linked))
+                    path = folder.prefix + name
+                    pictures.append(path)
+                    if sizes:
+                        file_sizes[path] = entry.stat().st_size
+                    if folder.linked or entry.is_symlink():
+                        linked.add(path)
                 elif not is_hidden(name):
                     if entry.is_dir():
                         pending.extend(folder.below(entry))
                     else:
                         skipped.append(Skipped(folder.prefix + name, _reason(entry)))
-    pictures.sort(key=itemgetter(0))
+    pictures.sort()
     skipped.sort()
-    return Listing(pictures, skipped)
+    return found
 
 
 def require_folder(root: str | os.PathLike[str]) -> None:

@@ -11,7 +11,7 @@ from layerkit.splitting.assignment import assign, join, shuffled
 from layerkit.splitting.balancing import Goal
 from layerkit.splitting.kinship import Draft, find_kin
 from layerkit.splitting.labels import Rule, group_reader, label_reader
-from layerkit.splitting.pictures import Listing, PictureFile, Skipped, scan_folder
+from layerkit.splitting.pictures import Listing, Skipped, scan_folder
 from layerkit.splitting.quotas import count_of, part_quotas, total_of
 from layerkit.splitting.request import Duplicates, Request
 from layerkit.splitting.table import PARTS, Split, SplitRow, some
@@ -149,9 +149,7 @@ def plan(
     kin = find_kin(draft, request, previous.stamps if previous else {}, progress=progress)
     leader = join(len(draft.pictures), kin.clusters)
     parts, shortfalls = _distribute(draft, leader, request)
-    rows = tuple(
-        map(SplitRow, (p.path for p in draft.pictures), draft.labels, parts, draft.groups, kin.hashes)
-    )
+    rows = tuple(map(SplitRow, draft.pictures, draft.labels, parts, draft.groups, kin.hashes))
     said = (*notes, *kin.notes, *shortfalls)
     return Split(rows, source.absolute(), skipped, said, kin.near, request.describe(), kin.stamps)
 
@@ -183,30 +181,30 @@ def draft_of(
     old = {row.path: row for row in previous.rows} if previous else {}
     remaining, notes = _vanished(old, listing, placed or {})
     pictures = sorted([*listing.pictures, *remaining]) if remaining else listing.pictures
-    labels = list(map(label_reader(request.label), (picture.path for picture in pictures)))
-    unlabelled = [picture.path for picture, label in zip(pictures, labels, strict=True) if not label]
+    labels = list(map(label_reader(request.label), pictures))
+    unlabelled = [picture for picture, label in zip(pictures, labels, strict=True) if not label]
     if unlabelled:
         pictures = [picture for picture, label in zip(pictures, labels, strict=True) if label]
         notes.append(_unlabelled_note(unlabelled, request))
     skipped = tuple(sorted([*listing.skipped, *(Skipped(path, "no label") for path in unlabelled)]))
     known = [label for label in labels if label]
     _refuse_nothing_to_split(source, known, unlabelled, skipped, request)
-    settled = [old.get(picture.path) for picture in pictures]
+    settled = [old.get(picture) for picture in pictures]
     _refuse_other_labels(settled, known)
-    groups = _groups([picture.path for picture in pictures], request)
-    return Draft(pictures, known, groups, settled, _locator(source, remaining, placed or {})), skipped, notes
+    groups = _groups(pictures, request)
+    sizes = {**listing.sizes, **{path: os.stat(place).st_size for path, place in remaining.items()}}  # noqa: PTH116
+    locate = _locator(source, remaining)
+    return Draft(pictures, sizes, known, groups, settled, locate), skipped, notes
 
 
 def _vanished(
     old: Mapping[str, SplitRow], listing: Listing, placed: Mapping[str, str]
-) -> tuple[list[PictureFile], list[str]]:
+) -> tuple[dict[str, str], list[str]]:
     """Find the pictures of an earlier split that have gone from the source; some are where it put them."""
     if not old:
-        return [], []
-    gone = sorted(old.keys() - {picture.path for picture in listing.pictures})
-    remaining = [
-        PictureFile(path, Path(placed[path]).stat().st_size, False) for path in gone if path in placed
-    ]
+        return {}, []
+    gone = sorted(old.keys() - set(listing.pictures))
+    remaining = {path: placed[path] for path in gone if path in placed}
     lost = [path for path in gone if path not in placed]
     if not lost:
         return remaining, []
@@ -283,11 +281,8 @@ def _groups(paths: Sequence[str], request: Request) -> list[str | None]:
     return groups
 
 
-def _locator(
-    source: Path, remaining: Sequence[PictureFile], placed: Mapping[str, str]
-) -> Callable[[str], str]:
+def _locator(source: Path, elsewhere: Mapping[str, str]) -> Callable[[str], str]:
     root = os.fspath(source)
-    elsewhere = {picture.path: placed[picture.path] for picture in remaining}
     return lambda path: elsewhere.get(path) or f"{root}/{path}"
 
 
@@ -304,7 +299,7 @@ def _distribute(draft: Draft, leader: Sequence[int], request: Request) -> tuple[
     asked = [total_of(amount, len(labels)) for amount in request.asked.values()]
     class_of = dict(zip(sizes, range(len(sizes)), strict=True))
     given = assign(
-        shuffled([picture.path for picture in draft.pictures], request.seed),
+        shuffled(draft.pictures, request.seed),
         [class_of[label] for label in labels],
         leader,
         Goal(list(quotas.values()), [*asked, None]),
@@ -329,7 +324,7 @@ def _fixed(draft: Draft, leader: Sequence[int]) -> tuple[dict[int, str], list[st
         if i not in fixed and first in parts_of:
             fixed[i] = max(PARTS, key=lambda part: parts_of[first][part])
             if len(parts_of[first]) > 1:
-                torn.append(draft.pictures[i].path)
+                torn.append(draft.pictures[i])
     if not torn:
         return fixed, []
     return fixed, [

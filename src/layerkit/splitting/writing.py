@@ -58,16 +58,15 @@ def write(
     targets = list(map(destination_of, split.rows))
     present = present_in(dest)
     is_new = held is None or held.split.rows != split.rows
-    todo = [(row, target) for row, target in zip(split.rows, targets, strict=True) if target not in present]
-    linked = {picture.path for picture in listing.pictures if picture.linked}
+    todo = [row for row, target in zip(split.rows, targets, strict=True) if target not in present]
     if is_new:
         _refuse_labels(split)
         _refuse_strays(split, held, targets, present, dest)
         _refuse_one_name(split, targets, dest)
         if mode == "move":
-            _refuse_linked(todo, linked)
+            _refuse_linked(todo, listing.linked)
         with _workplace(dest) as free_name:
-            _try(mode, split, todo, linked, free_name)
+            _try(mode, split, todo, listing.linked, free_name)
     if mode == "move":
         _finish_moves(split, targets, present, listing, dest)
     if is_new:
@@ -77,7 +76,7 @@ def write(
             print(f"left out {count_of(len(split.skipped), 'file')}: {names}", file=sys.stderr)
     if todo:
         with _workplace(dest) as free_name, Progress(_TITLES[mode], len(todo), shown=progress) as step:
-            _place_all(todo, split, dest, mode, linked, free_name, step)
+            _place_all(todo, split, dest, mode, listing.linked, free_name, step)
 
 
 def present_in(dest: Path) -> set[str]:
@@ -107,7 +106,7 @@ def present_in(dest: Path) -> set[str]:
 
 
 def _place_all(
-    todo: Sequence[tuple[SplitRow, str]],
+    todo: Sequence[SplitRow],
     split: Split,
     dest: Path,
     mode: Mode,
@@ -121,7 +120,8 @@ def _place_all(
 
     def run(start: int) -> int:
         batch, free = todo[start : start + _BATCH], f"{free_name}{start}"
-        for row, target in batch:
+        for row in batch:
+            target = destination_of(row)
             folder = target[: target.rindex("/")]
             origin, goal = f"{root}/{row.path}", f"{dest}/{target}"
             try:
@@ -164,13 +164,11 @@ def _workplace(dest: Path) -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _try(
-    mode: Mode, split: Split, todo: Sequence[tuple[SplitRow, str]], linked: set[str], free_name: str
-) -> None:
+def _try(mode: Mode, split: Split, todo: Sequence[SplitRow], linked: set[str], free_name: str) -> None:
     """Make one link before anything is promised: not every pair of folders allows it."""
     if mode not in ("hardlink", "symlink") or not todo:
         return
-    path = todo[0][0].path
+    path = todo[0].path
     origin = os.path.abspath(f"{split.source}/{path}")
     try:
         placer(mode)(os.path.realpath(origin) if path in linked else origin, free_name, "")
@@ -187,7 +185,7 @@ def _finish_moves(
     split: Split, targets: Sequence[str], present: set[str], listing: Listing, dest: Path
 ) -> None:
     """Remove originals whose copy to another file system was finished by a call that was then killed."""
-    still_there = {picture.path for picture in listing.pictures}
+    still_there = set(listing.pictures)
     pairs = [
         (f"{split.source}/{row.path}", f"{dest}/{target}")
         for row, target in zip(split.rows, targets, strict=True)
@@ -252,8 +250,8 @@ def _folded(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
-def _refuse_linked(todo: Sequence[tuple[SplitRow, str]], linked: set[str]) -> None:
-    links = [row.path for row, _ in todo if row.path in linked]
+def _refuse_linked(todo: Sequence[SplitRow], linked: set[str]) -> None:
+    links = [row.path for row in todo if row.path in linked]
     if links:
         raise SplitError(
             f"{count_of(len(links), 'picture')} in the source are symbolic links, such as {links[0]!r}, and "
