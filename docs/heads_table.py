@@ -1,13 +1,14 @@
-"""Write the table of torchvision's builders: the family, where the head is, whether replacing it passed.
+"""Write the page of torchvision's builders: the family, where the head is, whether replacing it passed.
 
-Run as ``python docs/heads_table.py [FILE]``; without a file the table goes to the standard output.
-The tests go through the same rows, so the table cannot say more than they hold.
+``python docs/heads_table.py`` writes ``docs/reference/heads_table.md`` anew.
+The tests go through the same rows and compare the page with them, so it can neither go stale nor say more
+than they hold.
 """
 
 import inspect
-import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -19,6 +20,18 @@ from torchvision.models.regnet import BlockParams
 
 from layerkit.errors import HeadError
 from layerkit.heads import find_head, replace_head
+
+PAGE = Path(__file__).parent / "reference" / "heads_table.md"
+INTRODUCTION = """\
+% Written by `python docs/heads_table.py`; tests/heads/test_torchvision.py compares it with what is true.
+
+# The head of every torchvision model
+
+What {func}`~layerkit.replace_head` replaces in each builder of `torchvision.models.list_models()`.
+Auxiliary layers come after the main ones.
+"Passed" means: after two replacements, the state dict has the keys and shapes of the builder's own.
+So checkpoints load both ways.
+"""
 
 
 @dataclass(frozen=True)
@@ -56,24 +69,28 @@ def shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     return {key: tuple(value.shape) for key, value in model.state_dict().items()}
 
 
+@cache
 def row(name: str) -> Row:
-    """Replace the head of one builder's model, and compare it with the builder's own of that many classes."""
+    """Replace the head of one builder's model twice, and compare it with the builder's own."""
+    options = {}
+    if "aux_loss" in inspect.signature(get_model_builder(name)).parameters:
+        options["aux_loss"] = True  # as pretrained segmentation models have it
     with torch.device("meta"):
-        model = build(name)
+        model = build(name, **options)
         try:
             head = find_head(model)
         except HeadError as error:
             return Row(name, type(model).__name__, (), f"refused: {str(error).split('. ')[1]}")
-        expected = build(name, num_classes=7)
-        replace_head(model, 7)
+        expected = build(name, num_classes=7, **options)
+        replace_head(replace_head(model, 3), 7)
     passed = shapes(model) == shapes(expected)
     sites = tuple((site.path, site.in_features) for site in head.sites)
     return Row(name, head.family, sites, "passed" if passed else "FAILED")
 
 
-def table(rows: list[Row]) -> str:
-    """Format rows as a Markdown table."""
-    lines = ["| builder | family | head | features in | status |", "| --- | --- | --- | --- | --- |"]
+def page(rows: list[Row]) -> str:
+    """Lay out the page, the rows as a Markdown table."""
+    lines = [INTRODUCTION, "| builder | family | head | features in | status |", "|---|---|---|---|---|"]
     for r in rows:
         paths = ", ".join(f"`{path}`" for path, _ in r.sites)
         features = ", ".join(str(features) for _, features in r.sites)
@@ -82,12 +99,8 @@ def table(rows: list[Row]) -> str:
 
 
 def main() -> None:
-    """Write the table of all builders."""
-    text = table([row(name) for name in list_models()])
-    if len(sys.argv) > 1:
-        Path(sys.argv[1]).write_text(text, encoding="utf-8")
-    else:
-        print(text, end="")
+    """Write the page of all builders."""
+    PAGE.write_text(page([row(name) for name in list_models()]), encoding="utf-8", newline="\n")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,15 @@
 """The command line: what it says, and with what status it ends."""
 
+import inspect
+import os
+import shutil
 import subprocess
 import sys
 
 import pytest
+from PIL import Image
 
-from layerkit import __version__
+from layerkit import __version__, split_folder
 from layerkit.cli import main
 
 
@@ -45,3 +49,165 @@ def test_the_module_is_the_command():
         [sys.executable, "-m", "layerkit", "--version"], capture_output=True, text=True, check=True
     )
     assert output.stdout.strip() == f"layerkit {__version__}"
+
+
+@pytest.fixture
+def pets(tmp_path, monkeypatch):
+    """Stand beside a folder of ten small pictures of each of two classes."""
+    for label in ("cat", "dog"):
+        (tmp_path / "PetImages" / label).mkdir(parents=True)
+        for n in range(10):
+            colour = (n * 20, 100, 10 if label == "cat" else 200)
+            Image.new("RGB", (40, 32 + n), colour).save(tmp_path / "PetImages" / label / f"{n}.png")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", ["demo", "split", "check"])
+def test_help_shows_an_example(command, capsys):
+    """The example begins with the command itself, and no line is wider than a terminal."""
+    with pytest.raises(SystemExit) as end:
+        main([command, "--help"])
+    text = capsys.readouterr().out
+    assert end.value.code == 0
+    assert f"layerkit {command} " in text[text.index("example") :]
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_split_then_check(pets, capsys):
+    """A folder is split with the options given, and the result passes the check."""
+    assert main(["split", "PetImages", "pets", "--valid", "0.3", "--test", "2", "--mode", "hardlink"]) == 0
+    captured = capsys.readouterr()
+    assert "all" in captured.out
+    assert "written to pets" in captured.err
+    assert {part: len([*(pets / "pets" / part).rglob("*.png")]) for part in ("train", "valid", "test")} == {
+        "train": 12,
+        "valid": 6,
+        "test": 2,
+    }
+    assert (pets / "pets/test/cat").exists()
+    assert (pets / "PetImages/cat/0.png").stat().st_nlink == 2
+    assert main(["check", "pets"]) == 0
+    assert "nothing wrong was found" in capsys.readouterr().out
+
+
+def test_split_takes_what_split_folder_takes(pets, monkeypatch):
+    """Every option of the function has one on the command line, with the same default."""
+    seen = {}
+    monkeypatch.setattr("layerkit.cli.splitting.split_folder", lambda *paths, **options: seen.update(options))
+    main(["split", "PetImages", "pets"])
+    signature = inspect.signature(split_folder).parameters
+    defaults = {name: p.default for name, p in signature.items() if p.kind is p.KEYWORD_ONLY}
+    assert {**seen, "progress": True} == defaults
+    amounts = ["--valid", "7", "--test", "0.5", "--seed", "3"]
+    rules = ["--label", "(c|d)", "--group", "[0-9]", "--no-stratify", "--duplicates", "strict"]
+    main(["split", "PetImages", "pets", *amounts, *rules, "--mode", "move"])
+    assert seen == {
+        "valid": 7,
+        "test": 0.5,
+        "label": "(c|d)",
+        "group": "[0-9]",
+        "stratify": False,
+        "duplicates": "strict",
+        "seed": 3,
+        "mode": "move",
+    }
+    assert isinstance(seen["valid"], int)
+
+
+def test_a_dry_run_writes_nothing(pets, capsys):
+    """It shows the split that the same command writes then, and raises what that would raise."""
+    assert main(["split", "PetImages", "pets", "--dry-run"]) == 0
+    shown = capsys.readouterr()
+    assert "dry run: nothing was written" in shown.err
+    assert not (pets / "pets").exists()
+    assert main(["split", "PetImages", "pets"]) == 0
+    assert capsys.readouterr().out == shown.out
+    assert main(["split", "PetImages", "pets", "--dry-run", "--seed", "1"]) == 1
+    assert "'pets' holds another split" in capsys.readouterr().err
+
+
+def test_a_dry_run_shows_what_would_be_added(pets, capsys):
+    """New pictures of the source are placed among the old ones, which stay."""
+    main(["split", "PetImages", "pets"])
+    before = sorted(path for path in (pets / "pets").rglob("*") if path.is_file())
+    Image.new("RGB", (20, 20)).save(pets / "PetImages/cat/new.png")
+    capsys.readouterr()
+    assert main(["split", "PetImages", "pets", "--dry-run"]) == 0
+    assert "Split of 21 pictures" in capsys.readouterr().out
+    assert sorted(path for path in (pets / "pets").rglob("*") if path.is_file()) == before
+
+
+def test_what_a_split_could_not_do_is_said_once(pets, capsys):
+    """The table tells it; no warning repeats it."""
+    shutil.copy(pets / "PetImages/cat/0.png", pets / "PetImages/dog/copy.png")
+    assert main(["split", "PetImages", "pets"]) == 0
+    captured = capsys.readouterr()
+    assert (captured.out + captured.err).count("more than one label") == 1
+
+
+def test_check_is_status_1_where_something_is_wrong(pets, capsys):
+    """The summary names it, and the table holds it; warnings alone are status 0."""
+    Image.new("RGB", (5, 5)).save(pets / "PetImages/cat/tiny.png")
+    assert main(["check", "PetImages"]) == 0
+    (pets / "PetImages/cat/broken.jpg").write_bytes(b"")
+    assert main(["check", "PetImages", "--csv", "found.csv", "--min-size", "4", "--num-workers", "1"]) == 1
+    assert "cat/broken.jpg" in capsys.readouterr().out
+    lines = (pets / "found.csv").read_text().splitlines()
+    assert [line.split(",")[:3] for line in lines[1:]] == [["empty_file", "error", "cat/broken.jpg"]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["split", "nowhere", "pets"], "layerkit split: there is no folder 'nowhere'"),
+        (["split", "PetImages", "PetImages/out"], "lies in the source"),
+        (["split", "PetImages", "pets", "--valid", "1.5"], "`valid` is 1.5"),
+        (["split", "PetImages", "pets", "--label", "("], "`label` is '('"),
+        (["check", "nowhere"], "layerkit check: there is no folder 'nowhere'"),
+        (["check", "PetImages", "--min-size", "-1"], "`min_size` is -1"),
+    ],
+)
+def test_errors_are_status_1(pets, arguments, message, capsys):
+    """Each is said on stderr without a traceback, and nothing was written."""
+    assert main(arguments) == 1
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert "Traceback" not in captured.err
+    assert captured.out == ""
+    assert [path.name for path in pets.iterdir()] == ["PetImages"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["split", "a", "b", "--valid", "some"], "'some' is no number; expected a fraction such as 0.2"),
+        (["split", "a", "b", "--mode", "link"], "invalid choice: 'link'"),
+        (["check"], "required: root"),
+        (["tidy"], "invalid choice: 'tidy'"),
+    ],
+)
+def test_what_cannot_be_parsed_is_status_2(arguments, message, capsys):
+    """As every command of argparse."""
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_command_in_a_process_of_its_own(pets):
+    """What is asked for goes to stdout, the rest to stderr; a name that the terminal cannot write stops nothing."""
+    run = [sys.executable, "-m", "layerkit"]
+    split = subprocess.run([*run, "split", "PetImages", "pets"], capture_output=True, text=True)
+    assert (split.returncode, split.stderr) == (0, "written to pets\n")
+    assert split.stdout.startswith("Split of 20 pictures")
+    (pets / "pets/train/cat/猫.jpg").write_bytes(b"")
+    check = subprocess.run(
+        [*run, "check", "pets"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )
+    assert check.returncode == 1
+    assert r"train/cat/\u732b.jpg" in check.stdout
+    assert check.stderr == ""

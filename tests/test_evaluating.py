@@ -7,7 +7,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.classification import MulticlassAccuracy
 
-from layerkit import Multiclass, evaluate
+from layerkit import Binary, Multiclass, evaluate
 
 
 @pytest.fixture
@@ -45,6 +45,25 @@ def test_own_metrics(setup):
     model, _, _, loader = setup
     figures = evaluate(model, Multiclass(3), loader, metrics={"recall": MulticlassAccuracy(3)})
     assert list(figures) == ["loss", "recall"]
+
+
+def test_every_figure_has_its_interval(setup):
+    """Each float knows an interval around it, with the task's metrics and with the user's own."""
+    model, _, _, loader = setup
+    for metrics in (None, {"recall": MulticlassAccuracy(3)}):
+        for value in evaluate(model, Multiclass(3), loader, metrics=metrics).values():
+            assert value.low < value < value.high
+
+
+def test_a_model_of_one_squeezed_output_and_a_plain_loss(setup):
+    """Outputs (N,) are one column, and a callable's loss has an interval too."""
+    _, inputs, targets, _ = setup
+    model = nn.Sequential(nn.Linear(4, 1), nn.Flatten(0))
+    data = DataLoader(TensorDataset(inputs, (targets > 0).float()), batch_size=16)
+    figures = evaluate(model, Binary(), data)
+    assert figures["auroc"].low < figures["auroc"] < figures["auroc"].high
+    figures = evaluate(nn.Linear(4, 3), nn.CrossEntropyLoss(), DataLoader(TensorDataset(inputs, targets), 16))
+    assert figures["loss"].low < figures["loss"] < figures["loss"].high
 
 
 def test_an_empty_loader_is_an_error(setup):

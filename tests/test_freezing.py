@@ -277,15 +277,22 @@ def test_every_family_has_its_parameters_in_groups(build, name):
     assert {id(p) for group in parameter_groups(model, 1.0) for p in group["params"]} == head
 
 
-def test_norms_and_biases_have_no_weight_decay():
-    """Weight decay falls on the weights of linear layers and convolutions alone."""
+@pytest.mark.parametrize("name", WITH_HEAD)
+def test_norms_and_biases_have_no_weight_decay(build, name):
+    """Weight decay falls on the weights of all linear layers and convolutions, and on no norm and no bias."""
     with torch.device("meta"):
-        model = resnet18()
+        model = build(name)
     groups = parameter_groups(model, 0.1, weight_decay=0.3)
     decayed = {id(p) for group in groups if group["weight_decay"] == 0.3 for p in group["params"]}
-    expected = {id(m.weight) for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)}
+    spared = {id(p) for group in groups if group["weight_decay"] == 0.0 for p in group["params"]}
+    norms = [module for module in model.modules() if "Norm" in type(module).__name__]
+    layers = [module for module in model.modules() if isinstance(module, nn.Linear | nn.modules.conv._ConvNd)]
 
-    assert decayed == expected
+    assert {id(layer.weight) for layer in layers if layer.weight.requires_grad} <= decayed
+    assert {id(p) for norm in norms for p in norm.parameters(recurse=False) if p.requires_grad} <= spared
+    assert {
+        id(p) for key, p in model.named_parameters() if key.endswith("bias") and p.requires_grad
+    } <= spared
     assert {group["weight_decay"] for group in groups} == {0.0, 0.3}
 
 

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchvision.models import resnet18, squeezenet1_1
 from torchvision.models.inception import InceptionOutputs
 
-from layerkit import FolderDataset, TargetError, fit, replace_head, split_folder
+from layerkit import FolderDataset, TargetError, fit, replace_head
 from layerkit.tasks import Binary, Multiclass, Regression
 
 THREE = ["cat", "dog", "owl"]
@@ -27,11 +27,13 @@ def train(model: nn.Module, task: Any, data: DataLoader[Any], **arguments: Any) 
     fit(model, task, data, data, **{"epochs": 1, "progress": False, "device": "cpu"} | arguments)
 
 
-def test_1_a_softmax_at_the_end_of_the_model() -> None:
-    """Cross-entropy applies it; a second one flattens every gradient."""
-    model = nn.Sequential(nn.Linear(5, 3), nn.Softmax(dim=1))
+@pytest.mark.parametrize("frozen_epochs", [0, 1])
+def test_1_a_softmax_at_the_end_of_the_model(frozen_epochs: int) -> None:
+    """Cross-entropy applies it; a second one flattens every gradient, in the frozen phase too."""
+    model = resnet18()
+    model.fc = nn.Sequential(nn.Linear(512, 3), nn.Softmax(dim=1))
     with pytest.raises(ValueError, match=r"ends in a softmax; expected raw outputs.* Remove the softmax"):
-        train(model, Multiclass(THREE), loader(CLASS_INDICES))
+        train(model, Multiclass(THREE), loader(CLASS_INDICES, 3, 32, 32), frozen_epochs=frozen_epochs)
 
 
 def test_2_a_sigmoid_before_a_loss_on_logits() -> None:
@@ -86,10 +88,22 @@ def test_6_the_relu_that_squeezenet_keeps(task: Any) -> None:
         train(model, task, loader((NUMBERS % 2), 3, 48, 48))
 
 
-def test_7_classes_counted_from_one() -> None:
-    """On a GPU this is an assertion deep in a kernel."""
-    with pytest.raises(TargetError, match=r"hold the class 3; expected 0 to 2 .* count from 1, subtract 1"):
-        train(nn.Linear(5, 3), Multiclass(THREE), loader(CLASS_INDICES + 1))
+@pytest.mark.parametrize(
+    ("task", "targets", "words"),
+    [
+        (
+            Multiclass(THREE),
+            CLASS_INDICES + 1,
+            r"hold the class 3; expected 0 to 2 .* count from 1, subtract 1",
+        ),
+        (Binary(), 2 * (CLASS_INDICES > 0) - 1, r"hold -1; expected 0 for no and 1 for yes .* Recode them"),
+    ],
+    ids=["from one", "minus one and one"],
+)
+def test_7_classes_that_do_not_count_from_zero(task: Any, targets: Tensor, words: str) -> None:
+    """On a GPU this is an assertion deep in a kernel, or a loss below zero."""
+    with pytest.raises(TargetError, match=words):
+        train(nn.Linear(5, task.out_features), task, loader(targets))
 
 
 def test_8_a_quantity_taken_for_a_class() -> None:
@@ -125,20 +139,20 @@ def test_12_a_target_that_is_always_the_same() -> None:
         train(nn.Linear(5, 2), Regression(2, names=["x", "y"]), loader(targets))
 
 
-def test_13_no_epochs() -> None:
-    """An untrained model would be saved as if it were trained."""
-    with pytest.raises(ValueError, match=r"`epochs` is 0; expected .* at least 1\. .* use evaluate\("):
-        train(nn.Linear(5, 3), Multiclass(THREE), loader(CLASS_INDICES), epochs=0)
+def test_13_nothing_left_to_learn() -> None:
+    """Everything was frozen, the new head with it, and the loss would stand still."""
+    model = replace_head(resnet18(), len(THREE)).requires_grad_(False)
+    with pytest.raises(
+        ValueError, match=r"no trainable parameter; expected .* Use layerkit\.unfreeze\(model\)"
+    ):
+        train(model, Multiclass(THREE), loader(CLASS_INDICES, 3, 32, 32))
 
 
-def test_14_a_share_above_one(tmp_path: Path) -> None:
-    """20 per cent were meant."""
-    for name in THREE:
-        (tmp_path / "from" / name).mkdir(parents=True)
-        (tmp_path / "from" / name / "1.jpg").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"`valid` is 1\.2; expected .* 0\.2"):
-        split_folder(tmp_path / "from", tmp_path / "to", valid=1.2)
-    assert not (tmp_path / "to").exists()
+def test_14_names_in_the_place_of_indices() -> None:
+    """A dataset of one's own gives what the file's name says."""
+    data = DataLoader([(torch.randn(5), THREE[index]) for index in CLASS_INDICES], batch_size=8)
+    with pytest.raises(TargetError, match=r"are words \(cat, dog, owl, .*\); .* classes\.index\(word\)"):
+        train(nn.Linear(5, 3), Multiclass(THREE), data)
 
 
 def test_15_one_class_only(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """From a folder of pictures to a trained, saved, explained model."""
 
 from layerkit._version import __version__
+from layerkit.checking import FolderReport, check_folder
 from layerkit.decoding import decode
 from layerkit.errors import (
     CheckpointError,
@@ -22,17 +23,20 @@ from layerkit.predicting import Prediction, Predictor, load_predictor
 from layerkit.presets import Preset, channel_statistics
 from layerkit.splitting import Split, k_fold, plan_split, split_folder
 from layerkit.tasks import Binary, Multiclass, Multilabel, MultiTask, Regression
-from layerkit.training import History, Run, fit, per_batch
+from layerkit.training import Checkpoint, History, LearningRates, Run, find_lr, fit, per_batch
 
 __all__ = [
     "Binary",
+    "Checkpoint",
     "CheckpointError",
     "FolderDataset",
+    "FolderReport",
     "Head",
     "HeadError",
     "History",
     "LayerkitError",
     "LayerkitWarning",
+    "LearningRates",
     "Loaders",
     "MLPHead",
     "MultiTask",
@@ -51,9 +55,11 @@ __all__ = [
     "TargetError",
     "__version__",
     "channel_statistics",
+    "check_folder",
     "decode",
     "evaluate",
     "find_head",
+    "find_lr",
     "fit",
     "folder_loaders",
     "freeze",

@@ -32,6 +32,10 @@ class PredictorFileError(LayerkitError, ValueError):
     """A saved predictor cannot be loaded: it is damaged, foreign, or from a newer version."""
 
 
+class ExportError(LayerkitError, RuntimeError):
+    """A model cannot be exported, or the exported program answers otherwise than the model."""
+
+
 class NonFiniteError(LayerkitError, RuntimeError):
     """A loss or gradient is NaN or infinite."""
 

@@ -165,10 +165,11 @@ class FeatureBatches:
         self.views, self.targets = views, targets
         self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
         self.epoch = 0
+        self.first_batch = 0
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next ``iter()`` gives."""
-        self.epoch = epoch
+    def set_epoch(self, epoch: int, *, first_batch: int = 0) -> None:
+        """Choose the epoch, and the batch in it, with which the next ``iter()`` begins."""
+        self.epoch, self.first_batch = epoch, first_batch
 
     @property
     def batches(self) -> int:
@@ -179,11 +180,12 @@ class FeatureBatches:
         return len(self.views[0])
 
     def __iter__(self) -> Iterator[tuple[Tensor, Any]]:
-        epoch, self.epoch = self.epoch, self.epoch + 1
+        epoch, first = self.epoch, self.first_batch
+        self.epoch, self.first_batch = epoch + 1, 0
         features = self.views[epoch % len(self.views)]
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
         order = torch.randperm(len(self), generator=generator) if self.shuffle else torch.arange(len(self))
-        for indices in torch.split(order.to(features.device), self.batch_size):
+        for indices in torch.split(order.to(features.device), self.batch_size)[first:]:
             yield features[indices], map_targets(itemgetter(indices), self.targets)
 
 

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from layerkit.heads import backbone_stages, find_head
+from layerkit.heads.stages import stages_before
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -267,8 +268,9 @@ def parameter_groups(
     [('fc', 0.1), ('fc, no weight decay', 0.1), ('layer4', 0.07)]
     """
     _check_rates(lr, decay, weight_decay)
-    head = tuple(site.path for site in find_head(model, where=where).sites)
-    levels = [head, *(stage.modules for stage in reversed(backbone_stages(model, where=where)))]
+    head = find_head(model, where=where)
+    sites = tuple(site.path for site in head.sites)
+    levels = [sites, *(stage.modules for stage in reversed(stages_before(head, model)))]
     level_of = {path: level for level, paths in enumerate(levels) for path in paths}
 
     members: dict[tuple[int, bool], list[nn.Parameter]] = {}

@@ -3,6 +3,7 @@
 import copy
 import pickle
 import warnings
+from functools import partial
 
 import pytest
 import torch
@@ -12,7 +13,8 @@ from torchvision.models.segmentation import lraspp_mobilenet_v3_large
 from torchvision.models.video import s3d
 
 from layerkit.errors import HeadError, LayerkitError, LayerkitWarning
-from layerkit.heads import MLPHead, find_head, replace_head
+from layerkit.freezing import freeze_backbone, parameter_groups
+from layerkit.heads import MLPHead, backbone_stages, find_head, replace_head
 
 
 class Task:
@@ -91,14 +93,22 @@ def test_the_default_device_does_not_matter():
     assert model.fc.weight.device.type == "cpu"
 
 
-@pytest.mark.parametrize("channels_last", [True, False])
-def test_the_memory_format_is_kept(channels_last):
+@pytest.mark.parametrize(
+    ("build", "shape", "memory_format"),
+    [
+        (squeezenet1_1, (3, 512, 1, 1), torch.channels_last),
+        (squeezenet1_1, (3, 512, 1, 1), torch.contiguous_format),
+        (s3d, (3, 1024, 1, 1, 1), torch.channels_last_3d),
+        (s3d, (3, 1024, 1, 1, 1), torch.contiguous_format),
+    ],
+)
+def test_the_memory_format_is_kept(build, shape, memory_format):
     """A 1x1 convolution has the strides of its neighbours."""
-    memory_format = torch.channels_last if channels_last else torch.contiguous_format
-    model = squeezenet1_1().to(memory_format=memory_format)
-    replace_head(model, 3)
+    with torch.device("meta"):
+        model = build()
+        expected = torch.empty(shape).to(memory_format=memory_format)
+    replace_head(model.to(memory_format=memory_format), 3)
 
-    expected = torch.empty(3, 512, 1, 1).to(memory_format=memory_format)
     assert model.classifier[1].weight.stride() == expected.stride()
 
 
@@ -109,15 +119,35 @@ def test_the_order_of_modules_is_kept():
     assert [name for name, _ in replace_head(model, 3).named_modules()] == names
 
 
-def test_torchs_own_start_is_had_with_linear():
-    """head=nn.Linear gives the layer that the site has, as torch initialises it."""
-    torch.manual_seed(0)
-    new = replace_head(squeezenet1_1(), 3, head=nn.Linear).classifier[1]
-    bound = 512**-0.5
+def lraspp():
+    return lraspp_mobilenet_v3_large(weights_backbone=None)
 
-    assert isinstance(new, nn.Conv2d)
-    assert 0 < new.weight.abs().max() <= bound
-    assert new.weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.1)
+
+@pytest.mark.parametrize(
+    ("build", "layer"),
+    [
+        (resnet18, partial(nn.Linear, 512)),
+        (maxvit_t, partial(nn.Linear, 512, bias=False)),
+        (squeezenet1_1, partial(nn.Conv2d, 512, kernel_size=1)),
+        (s3d, partial(nn.Conv3d, 1024, kernel_size=1)),
+        (lraspp, partial(nn.Conv2d, 128, kernel_size=1)),
+    ],
+)
+def test_torchs_own_start_is_had_with_linear(build, layer):
+    """head=nn.Linear gives the layer that the site has, as torch initialises it, value for value."""
+    torch.manual_seed(0)
+    expected = layer(out_features=3) if layer.func is nn.Linear else layer(out_channels=3)
+    with torch.device("meta"):
+        model = build()
+    site = find_head(model).sites[0]
+    site.module.to_empty(device="cpu")
+    torch.manual_seed(0)
+    new = find_head(replace_head(model, 3, head=nn.Linear)).sites[0].module
+
+    assert type(new) is type(expected)
+    assert new.state_dict().keys() == expected.state_dict().keys()
+    assert all(torch.equal(value, expected.state_dict()[key]) for key, value in new.state_dict().items())
+    assert new.weight.any()
 
 
 def test_linear_on_a_segmentation_head_is_a_convolution():
@@ -216,6 +246,21 @@ def test_an_unknown_model_has_its_last_linear_layer_guessed_and_named():
 
     assert model(torch.randn(2, 3, 8, 8)).shape == (2, 4)
     assert find_head(model).sites[0].dropout == "score.0"
+
+
+@pytest.mark.parametrize("call", [find_head, lambda m: replace_head(m, 3), freeze_backbone, backbone_stages])
+def test_the_guess_is_said_once_at_the_line_of_the_caller(call):
+    """The warning points into the user's file, whichever function of layerkit had to guess."""
+    with pytest.warns(LayerkitWarning, match="was taken for the head") as caught:
+        call(Net())
+    assert [warning.filename for warning in caught] == [__file__]
+
+
+def test_parameter_groups_guess_once():
+    """They need the head and the stages before it, and the one guess serves for both."""
+    with pytest.warns(LayerkitWarning, match="was taken for the head") as caught:
+        parameter_groups(Net(), 0.1)
+    assert [warning.filename for warning in caught] == [__file__]
 
 
 def test_hand_made_heads_are_replaced_whole():

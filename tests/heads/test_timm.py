@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from layerkit.heads import MLPHead, find_head, replace_head
+from layerkit.tasks import Multiclass
 
 timm = pytest.importorskip("timm")
 
@@ -58,18 +59,44 @@ def shapes(model):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_timm_models_have_the_state_dict_of_their_own_builder(name):
-    """Replacing the head gives the keys and shapes of timm's own builder, dual heads included."""
-    model = replace_head(build(name), 7)
+    """Replacing the head, twice, gives the keys and shapes of timm's own builder, dual heads included."""
+    model = replace_head(replace_head(build(name), 3), 7)
 
     assert shapes(model) == shapes(build(name, num_classes=7))
     assert model.num_classes == 7
     assert find_head(model).kind == "classification"
 
 
-def test_distilled_models_have_two_main_heads():
-    """Both heads of a distilled model make its answer, so both are main ones."""
-    sites = find_head(build("deit_tiny_distilled_patch16_224")).sites
-    assert [(site.path, site.auxiliary) for site in sites] == [("head", False), ("head_dist", False)]
+@pytest.mark.parametrize(
+    ("name", "paths"),
+    [
+        ("crossvit_tiny_240", ["head.0", "head.1"]),
+        ("deit_tiny_distilled_patch16_224", ["head", "head_dist"]),
+        ("efficientformer_l1", ["head", "head_dist"]),
+        ("levit_128s", ["head.linear", "head_dist.linear"]),
+        ("volo_d1_224", ["head", "aux_head"]),
+    ],
+)
+def test_distilled_and_dual_models_have_several_main_heads(name, paths):
+    """All heads of a distilled model make its answer, so all are main ones."""
+    sites = find_head(build(name)).sites
+    assert [(site.path, site.auxiliary) for site in sites] == [(path, False) for path in paths]
+
+
+@pytest.mark.parametrize("name", ["deit_tiny_distilled_patch16_224", "levit_128s", "crossvit_tiny_240"])
+def test_a_step_lowers_the_loss_of_dual_heads(name):
+    """In evaluation mode timm gives the mean of both answers, in training too unless it is told otherwise."""
+    torch.manual_seed(0)
+    task = Multiclass(3)
+    model = replace_head(timm.create_model(name, pretrained=False), task).train()
+    size = 240 if name.startswith("crossvit") else 224
+    pictures, target = torch.randn(2, 3, size, size), torch.tensor([0, 2])
+    before = task.loss(model(pictures), target)
+    before.backward()
+    torch.optim.SGD(model.parameters(), lr=1e-4).step()
+
+    assert task.loss(model(pictures), target) < before
+    assert all(site.module.weight.grad.any() for site in find_head(model).sites)
 
 
 @pytest.mark.parametrize(

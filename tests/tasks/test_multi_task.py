@@ -192,7 +192,7 @@ def test_bad_arguments_are_refused(
         Binary(["cat", "dog"], pos_weight=0.3, threshold=0.7),
         Binary(pos_weight="balanced"),
         Multiclass(["cat", "dog"], class_weight=[0.1, 2.0], label_smoothing=0.1),
-        Multiclass(3, class_weight="balanced"),
+        Multiclass(3, class_weight="balanced", ignore_index=255),
         Multilabel(["a", "b"], pos_weight={"a": 1.0, "b": 2.5}),
         MultiTask(
             {"p": Regression(2), "q": Multilabel(2, pos_weight="balanced")}, loss_weights={"p": 2, "q": 1}

@@ -3,6 +3,7 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, f1_score
 from sklearn.utils.class_weight import compute_class_weight
+from torch.nn import CrossEntropyLoss
 
 from layerkit.errors import TargetError
 from layerkit.tasks import Multiclass
@@ -93,6 +94,7 @@ def test_lists_and_bools_are_taken() -> None:
     [
         (torch.tensor([1, 2, 3]), r"hold the class 3; expected 0 to 2 .* subtract 1"),
         (torch.tensor([-1, 0]), r"hold the class -1; expected 0 to 2"),
+        (torch.tensor([255, 0]), r"hold the class 255; .* if it marks what has no class, pass ignore_index"),
         (torch.tensor([0.0, 1.5]), r"hold 1\.5, which is no class index"),
         (torch.tensor([0.0, torch.nan]), r"hold the class nan"),
         (torch.tensor([0.0, torch.inf]), r"hold the class inf"),
@@ -101,7 +103,8 @@ def test_lists_and_bools_are_taken() -> None:
         (torch.tensor([[1.5, -0.5, 0.0]]), r"hold -0\.5"),
         (torch.tensor([[0.5, 0.5]]), r"shape \(1, 2\); expected class indices \(N,\)"),
         (torch.tensor(1), r"shape \(\)"),
-        (["cat", "dog"], r"are a list that is no tensor"),
+        (["cat", "dog"], r"are words \(cat, dog\); .* classes\.index\(word\)"),
+        ([[0], [1, 2]], r"are a list that is no tensor"),
         ({"a": torch.tensor([1])}, r"a dict of targets needs MultiTask"),
         (None, r"are a NoneType that is no tensor"),
     ],
@@ -136,6 +139,55 @@ def test_pixels_are_classified_one_by_one() -> None:
     torch.testing.assert_close(task.loss(logits, mask), flat)
     torch.testing.assert_close(task.loss(logits, mask.unsqueeze(1)), flat)
     assert task.decide(logits).shape == (2, 4, 5)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("weight", [None, [1.0, 2.0, 0.1]])
+@pytest.mark.parametrize("shape", [(6,), (2, 4, 5)])
+def test_what_has_no_class_counts_nowhere(
+    shape: tuple[int, ...], weight: list[float] | None, smoothing: float
+) -> None:
+    """Loss, metrics and counts are those of the other targets alone."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(shape[0], 3, *shape[1:], generator=generator)
+    target = torch.randint(0, 3, shape, generator=generator)
+    target[0] = 255
+    task = Multiclass(3, class_weight=weight, label_smoothing=smoothing, ignore_index=255)
+    plain = Multiclass(3, class_weight=weight, label_smoothing=smoothing)
+
+    torch.testing.assert_close(task.loss(logits, target.to(torch.uint8)), plain.loss(logits[1:], target[1:]))
+    metrics, expected = task.metrics(), plain.metrics()
+    metrics.update(*task.metric_inputs(logits, task.check(target)))
+    expected.update(*plain.metric_inputs(logits[1:], plain.check(target[1:])))
+    assert metrics.compute() == expected.compute()
+    torch.testing.assert_close(task.constant_logits(target), plain.constant_logits(target[1:]))
+
+
+def test_a_batch_in_which_nothing_has_a_class_teaches_nothing() -> None:
+    """torch's own mean would be NaN, and every weight with it."""
+    logits = LOGITS.clone().requires_grad_()
+    loss = Multiclass(3, ignore_index=-100).loss(logits, torch.full((4,), -100))
+    loss.backward()
+    assert loss.item() == 0
+    assert logits.grad.equal(torch.zeros(4, 3))
+
+
+def test_balanced_weights_leave_out_what_has_no_class() -> None:
+    """Pixels without a class are no part of the counts."""
+    task = Multiclass(2, class_weight="balanced", ignore_index=255)
+    task.prepare([0, 0, 0, 1, 255, 255])
+    assert task.class_weight.tolist() == pytest.approx([4 / 6, 4 / 2])
+
+
+@pytest.mark.parametrize("weight", [None, [1.0, 5.0, 0.5]])
+def test_class_weights_count_in_mixed_targets_as_in_torch(weight: list[float] | None) -> None:
+    """Each class's share of a target counts by its weight, and the mean is over samples."""
+    mixed = torch.tensor([[0.3, 0.7, 0.0], [0.0, 0.5, 0.5], [1.0, 0.0, 0.0], [0.2, 0.2, 0.6]])
+    task = Multiclass(3, class_weight=weight)
+    shares = (mixed if weight is None else mixed * torch.tensor(weight)).double().numpy()
+    expected = -(shares * log_softmax(LOGITS.double().numpy())).sum() / 4
+    assert task.loss(LOGITS, mixed).item() == pytest.approx(expected, rel=1e-6)
+    torch.testing.assert_close(task.loss(LOGITS, mixed), CrossEntropyLoss(task.class_weight)(LOGITS, mixed))
 
 
 @pytest.mark.parametrize(
@@ -221,6 +273,11 @@ def test_balanced_weights_need_every_class() -> None:
         ({"classes": ["cat", "cat"]}, ValueError, r"names cat twice"),
         ({"classes": "cat"}, TypeError, r"`classes` is 'cat'; expected a list of names"),
         ({"classes": None}, TypeError, r"`classes` is None"),
+        (
+            {"classes": ["a", "b"], "ignore_index": 0},
+            ValueError,
+            r"`ignore_index` is 0, .* class 'a'; expected",
+        ),
         ({"classes": 3, "label_smoothing": 1.0}, ValueError, r"`label_smoothing` is 1\.0"),
         ({"classes": 3, "class_weight": "balance"}, ValueError, r"Did you mean 'balanced'\?"),
         ({"classes": 3, "class_weight": [1, 2]}, ValueError, r"is 1, 2; expected 3 finite numbers"),

@@ -10,6 +10,7 @@ from layerkit.tasks import Binary, Multiclass, Multilabel, MultiTask, Regression
 
 MAIN, FIRST, SECOND = torch.randn(3, 4, 3, generator=torch.Generator().manual_seed(0)).unbind()
 CASES: list[tuple[Task, object]] = [
+    (Binary(), torch.tensor([0, 1, 1, 0])),
     (Multiclass(3), torch.tensor([0, 1, 2, 0])),
     (Multilabel(3), torch.tensor([[0, 1, 1]] * 4)),
     (Regression(3, standardize=False), torch.zeros(4, 3)),
@@ -20,12 +21,13 @@ CASES: list[tuple[Task, object]] = [
 @pytest.mark.parametrize(("task", "target"), CASES, ids=lambda value: type(value).__name__)
 def test_auxiliary_outputs_are_weighted_as_in_their_papers(task: Task, target: object) -> None:
     """0.4 for Inception's one and 0.3 for each of GoogLeNet's two, whatever the task."""
-    main, first, second = (task.loss(logits, target) for logits in (MAIN, FIRST, SECOND))
-    torch.testing.assert_close(task.loss(InceptionOutputs(MAIN, FIRST), target), main + 0.4 * first)
-    torch.testing.assert_close(
-        task.loss(GoogLeNetOutputs(MAIN, SECOND, FIRST), target), main + 0.3 * first + 0.3 * second
-    )
-    torch.testing.assert_close(task.loss(InceptionOutputs(MAIN, None), target), main)
+    outputs = [logits[:, : task.out_features] for logits in (MAIN, FIRST, SECOND)]
+    main, first, second = (task.loss(logits, target) for logits in outputs)
+    inception = task.loss(InceptionOutputs(outputs[0], outputs[1]), target)
+    torch.testing.assert_close(inception, main + 0.4 * first)
+    googlenet = task.loss(GoogLeNetOutputs(outputs[0], outputs[2], outputs[1]), target)
+    torch.testing.assert_close(googlenet, main + 0.3 * first + 0.3 * second)
+    torch.testing.assert_close(task.loss(InceptionOutputs(outputs[0], None), target), main)
 
 
 @pytest.mark.parametrize(("task", "channels"), [(Multiclass(3), 3), (Binary(), 1)])

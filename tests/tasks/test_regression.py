@@ -65,7 +65,7 @@ def test_nothing_broadcasts(shape: tuple[int, ...], outputs: tuple[int, ...], dt
         (1, torch.tensor([1.0, torch.nan]), r"sample 1 in the batch is \[nan\]"),
         (2, torch.tensor([[1.0, 2.0], [torch.inf, 0.0]]), r"sample 1 in the batch is \[inf, 0\.0\]"),
         (1, torch.tensor([0.0, 1e300], dtype=torch.float64), r"finite numbers that fit float32"),
-        (1, ["far", "near"], r"are a list that is no tensor"),
+        (1, ("far", "near"), r"are words \(far, near\); expected numbers .* float\(word\)"),
     ],
 )
 def test_targets_that_are_no_such_numbers_are_refused(num_targets: int, target: object, words: str) -> None:

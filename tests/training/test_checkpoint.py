@@ -1,11 +1,11 @@
 """A run that is killed and called again ends as one that was never killed."""
 
+import json
 import os
 import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,22 +14,59 @@ from torch import nn
 
 from layerkit import CheckpointError, Multiclass, fit
 
+posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork, and no such signals")
+
 SCRIPT = """
-import sys, torch
+import json, os, random, sys, time
+import torch, torchmetrics
 from torch import nn
-from layerkit import Multiclass, Preset, fit, folder_loaders
-root, checkpoint, out, frozen = sys.argv[1:]
-torch.set_num_threads(1)
-torch.manual_seed(0)
-data = folder_loaders(root, preset=Preset(24), batch_size=8, seed=1)
-model = nn.Sequential(
-    nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(),
-    nn.Dropout(0.2), nn.Linear(32, 2),
-)
-task = Multiclass(data.classes, class_weight="balanced")
-run = fit(model, task, data.train, data.valid, epochs=9, frozen_epochs=int(frozen), checkpoint=checkpoint, seed=3)
-figures = [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in run.history]
-torch.save({"model": model.state_dict(), "history": figures, "best": run.best_epoch}, out)
+from layerkit import Checkpoint, Multiclass, Preset, fit, folder_loaders
+from layerkit.callbacks import EMA
+
+root, folder, settings = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+
+def train(name):
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    data = folder_loaders(root, preset=Preset(24), batch_size=8, seed=1, num_workers=settings["workers"])
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(),
+        nn.Dropout(0.2), nn.Linear(32, 2),
+    )
+    task = Multiclass(data.classes, class_weight="balanced")
+    run = fit(
+        model, task, data.train, data.valid, epochs=9, frozen_epochs=settings["frozen"], seed=3,
+        callbacks=[EMA(0.9)], checkpoint=Checkpoint(f"{folder}/{name}", every_seconds=0.01),
+    )
+    rows = [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in run.history]
+    torch.save({"model": model.state_dict(), "history": rows, "best": run.best_epoch}, f"{folder}/{name}.pt")
+
+def child(name, signal=None, delay=0.0):
+    # Forked, so that each kill costs no import of torch; it is a process like any other.
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            train(name)
+            status = 0
+        except KeyboardInterrupt:
+            status = 130
+        except SystemExit as end:
+            status = end.code
+        finally:
+            os._exit(status)
+    if signal is not None:
+        time.sleep(delay)
+        os.kill(pid, signal)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+started = time.perf_counter()
+assert child("whole") == 0
+seconds = time.perf_counter() - started
+draw = random.Random(settings["frozen"])
+ends = [child("killed", settings["signal"], draw.uniform(0.1, 0.5) * seconds) for _ in range(settings["kills"])]
+ends.append(child("killed"))
+print(json.dumps(ends))
 """
 
 
@@ -51,50 +88,45 @@ def pictures(tmp_path_factory) -> Path:
     return root
 
 
-def start(pictures: Path, folder: Path, frozen: int) -> subprocess.Popen:
-    arguments = [str(pictures), str(folder / "run"), str(folder / "end.pt"), str(frozen)]
-    return subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", SCRIPT, *arguments],
-        stderr=subprocess.PIPE,
+def killed_run(pictures: Path, folder: Path, **settings: int) -> list[int]:
+    """Train once undisturbed and once with signals; give the exit statuses of the second, ended by a last call."""
+    process = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", SCRIPT, str(pictures), str(folder), json.dumps(settings)],
+        capture_output=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         text=True,
+        timeout=300,
+        check=False,
     )
-
-
-def finish(process: subprocess.Popen) -> str:
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
-    return errors
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("frozen", [0, 5])
-def test_killed_runs_end_in_the_same_bits(frozen, pictures, tmp_path):
-    """SIGKILL twice, at moments that a seed picks, then the same call until it is done."""
-    (tmp_path / "whole").mkdir()
-    (tmp_path / "killed").mkdir()
-    finish(start(pictures, tmp_path / "whole", frozen))
-    draw = random.Random(frozen)
-    kills = 0
-    for _ in range(2):
-        process = start(pictures, tmp_path / "killed", frozen)
-        seen = (tmp_path / "killed" / "run" / "last.safetensors").exists()
-        for line in process.stderr:
-            if line.startswith("epoch") and (seen or " 1/9" not in line):
-                break
-        time.sleep(draw.random() * 0.05)
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-            kills += 1
-        process.wait()
-        process.stderr.close()
-    finish(start(pictures, tmp_path / "killed", frozen))
-    assert kills
-    whole, killed = (torch.load(tmp_path / name / "end.pt") for name in ("whole", "killed"))
+    assert process.returncode == 0, process.stderr
+    whole, killed = (torch.load(folder / f"{name}.pt") for name in ("whole", "killed"))
     assert killed["history"] == whole["history"]
     assert killed["best"] == whole["best"]
     for name, value in whole["model"].items():
         assert torch.equal(value, killed["model"][name]), name
+    statuses: list[int] = json.loads(process.stdout)
+    assert "goes on after epoch" in process.stderr
+    return statuses
+
+
+@posix
+@pytest.mark.slow
+@pytest.mark.parametrize(("frozen", "workers"), [(0, 2), (5, 0)])
+def test_killed_runs_end_in_the_same_bits(frozen, workers, pictures, tmp_path):
+    """SIGKILL at random moments, within epochs too, then the same call until it is done."""
+    ends = killed_run(pictures, tmp_path, frozen=frozen, workers=workers, signal=signal.SIGKILL, kills=5)
+    assert -signal.SIGKILL in ends
+    assert ends[-1] == 0
+
+
+@posix
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_polite_end_saves_first(number, status, pictures, tmp_path):
+    """Ctrl-C and SIGTERM save in the middle of an epoch, and the same call goes on from there."""
+    ends = killed_run(pictures, tmp_path, frozen=0, workers=0, signal=number, kills=3)
+    assert status in ends
+    assert set(ends) <= {status, 0}
 
 
 def small_run(folder, **changes):
@@ -150,7 +182,7 @@ def test_a_damaged_checkpoint_is_refused(tmp_path):
 def test_no_temporary_file_is_left(tmp_path):
     """After a run the folder holds the checkpoint and nothing else."""
     small_run(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["last.safetensors"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best-0002.safetensors", "last.safetensors"]
 
 
 def test_only_the_first_rank_writes(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Find the head of a model: the layers that know the number of outputs."""
 
 import difflib
+import sys
 import warnings
 from dataclasses import dataclass, field, replace
 
@@ -287,9 +288,17 @@ def _guess(model: nn.Module) -> str:
         f"{type(model).__name__} is in no table of layerkit; its last linear layer, '{linear[-1]}', was "
         f"taken for the head. If that is right, say so with where='{linear[-1]}'; if not, name another.",
         LayerkitWarning,
-        stacklevel=3,
+        stacklevel=_callers_level(),
     )
     return linear[-1]
+
+
+def _callers_level() -> int:
+    """Count the frames from the function that warns up to the user's line, which called some room of layerkit."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_globals["__name__"].startswith("layerkit.") and frame.f_back is not None:
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def _check_path(model: nn.Module, where: str) -> None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from layerkit.heads.finding import find_head
+from layerkit.heads.finding import Head, find_head
 
 _FEWEST_STAGES = 5  # as a ResNet has: its stem and four layers
 
@@ -63,7 +63,12 @@ def backbone_stages(model: nn.Module, *, where: str | None = None) -> tuple[Stag
     >>> [stage.name for stage in backbone_stages(resnet18())]
     ['conv1', 'layer1', 'layer2', 'layer3', 'layer4']
     """
-    heads = {site.path for site in find_head(model, where=where).sites}
+    return stages_before(find_head(model, where=where), model)
+
+
+def stages_before(head: Head, model: nn.Module) -> tuple[Stage, ...]:
+    """Divide a backbone into stages, as `backbone_stages` does, where the head is known."""
+    heads = {site.path for site in head.sites}
     trunk, around = [], []
     for child in _children(_fork(("", model), heads)):
         if _holds(child, heads):

@@ -1,6 +1,7 @@
 """A folder that is split into parts becomes loaders."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from torch import Tensor
 from torchvision.models import WeightsEnum
 
 from layerkit.augmenting import Augment
+from layerkit.checking import refuse_misplaced
 from layerkit.loading.classes import FolderDataset
 from layerkit.loading.datasets import OnError
 from layerkit.loading.loaders import PictureLoader, Workers
@@ -87,6 +89,9 @@ def folder_loaders(
         The folder or one of its parts does not exist.
     ValueError
         The parts have different classes, a class is empty, or an argument is not as described.
+    SplitError
+        By the record that `split_folder` left in the folder, a picture is on another side than it was put
+        on, or on two. It is a `ValueError` too.
 
     Warns
     -----
@@ -97,6 +102,8 @@ def folder_loaders(
     -----
     A sample's random changes depend on the seed, the epoch and its index alone: any number of threads or
     worker processes gives the same bits.
+
+    No picture is opened here; `check_folder` does that, and finds what is wrong with each.
     """
     preset = choose_preset(weights, preset)
     transforms = {"train": preset.train(augment), "valid": preset.eval(), "test": preset.eval()}
@@ -106,6 +113,7 @@ def folder_loaders(
         for part, folder in folders.items()
     }
     _check_classes(datasets)
+    refuse_misplaced(Path(root), _names(Path(root), datasets))
     return make_loaders(datasets, preset, batch_size=batch_size, num_workers=num_workers)
 
 
@@ -152,6 +160,12 @@ def _find_parts(root: Path) -> dict[str, Path]:
         )
     parts = {"train": root / "train", "valid": valid[0]}
     return parts | ({"test": root / "test"} if (root / "test").is_dir() else {})
+
+
+def _names(root: Path, datasets: Mapping[str, FolderDataset]) -> Iterator[str]:
+    """Give the pictures' paths below the folder, with "/"; cut off, for Path would take seconds a million."""
+    start = len(str(root / "x")) - 1
+    return (path[start:].replace(os.sep, "/") for data in datasets.values() for path, _ in data.samples)
 
 
 def _check_classes(datasets: dict[str, FolderDataset]) -> None:

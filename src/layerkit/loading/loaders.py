@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 import sys
 import warnings
 from collections import deque
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
+from layerkit import distributed
 from layerkit.errors import LayerkitWarning
 from layerkit.loading.datasets import PictureDataset, Sample, SampleKey
 from layerkit.presets import Transform
@@ -30,17 +32,21 @@ _BATCHES_AHEAD = 2
 
 
 class EpochBatches(Sampler[list[SampleKey]]):
-    """Deal out the samples of the epoch that `epoch` says, in batches of keys.
+    """Deal out the samples of the epoch that `epoch` says, in batches of keys, from `first_batch` on.
 
-    The order depends on the seed and the epoch alone.
+    The order depends on the seed and the epoch alone. Of several processes each gets a slice of every batch.
     """
 
-    def __init__(self, length: int, batch_size: int, *, shuffle: bool, seed: int) -> None:
+    def __init__(
+        self, length: int, batch_size: int, *, shuffle: bool, seed: int, rank: int = 0, world: int = 1
+    ) -> None:
         self.length = length
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.seed = seed
+        self.rank, self.world = rank, world
         self.epoch = 0
+        self.first_batch = 0
 
     def _bounds(self) -> list[tuple[int, int]]:
         starts = list(range(0, self.length, self.batch_size))
@@ -56,14 +62,44 @@ class EpochBatches(Sampler[list[SampleKey]]):
         return len(self._bounds())
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
-        return self._batches(self.epoch)
+        return self._batches(self.epoch, self.first_batch)
 
-    def _batches(self, epoch: int) -> Iterator[list[SampleKey]]:
+    def order(self, epoch: int) -> list[int]:
+        """Give the samples in the order of an epoch."""
         order = list(range(self.length))
         if self.shuffle:
             random.Random(f"{self.seed}:order of:{epoch}").shuffle(order)
-        for start, end in self._bounds():
-            yield [SampleKey(epoch, index) for index in order[start:end]]
+        return order
+
+    def indices(self, epoch: int, batch: int) -> list[int]:
+        """Give the samples of one batch of an epoch, over all processes."""
+        start, end = self._bounds()[batch]
+        return self.order(epoch)[start:end]
+
+    def shares(self) -> list[tuple[int, int]]:
+        """Give for each batch from `first_batch` on how many samples count here, and over all processes."""
+        bounds = self._bounds()[self.first_batch :]
+        shares = [(len(self._slice(start, end)), end - start) for start, end in bounds]
+        return [share for share in shares if share[0] or self.shuffle]
+
+    def positions(self, rank: int) -> list[int]:
+        """Give the positions in an epoch's order of the samples that are a process's own."""
+        return [p for bounds in self._bounds() for p in self._slice(*bounds, rank)]
+
+    def _slice(self, start: int, end: int, rank: int | None = None) -> range:
+        size = end - start
+        rank = self.rank if rank is None else rank
+        return range(start + rank * size // self.world, start + (rank + 1) * size // self.world)
+
+    def _batches(self, epoch: int, first: int) -> Iterator[list[SampleKey]]:
+        order = self.order(epoch)
+        for start, end in self._bounds()[first:]:
+            own = self._slice(start, end)
+            # In training every process takes every step: one without a sample of its own borrows one.
+            if not own and self.shuffle:
+                own = range(start, start + 1)
+            if own:
+                yield [SampleKey(epoch, order[position]) for position in own]
 
 
 class PictureLoader(DataLoader[Any]):
@@ -95,6 +131,12 @@ class PictureLoader(DataLoader[Any]):
         self, dataset: PictureDataset, *, batch_size: int, shuffle: bool, num_workers: Workers = "auto"
     ) -> None:
         _check_number("batch_size", batch_size, smallest=1)
+        if distributed.world() > batch_size:
+            raise ValueError(
+                f"`batch_size` is {batch_size} and {distributed.world()} processes share each batch; expected at "
+                "least one picture for each. Pass a larger batch_size, which is the number over all processes, "
+                "or start fewer processes."
+            )
         if num_workers != "auto":
             _check_number("num_workers", num_workers, smallest=0)
         if not isinstance(dataset.transform, Transform):
@@ -108,9 +150,17 @@ class PictureLoader(DataLoader[Any]):
         self._reported = False
         super().__init__(
             dataset,
-            batch_sampler=EpochBatches(len(dataset), batch_size, shuffle=shuffle, seed=dataset.seed),
+            batch_sampler=EpochBatches(
+                len(dataset),
+                batch_size,
+                shuffle=shuffle,
+                seed=dataset.seed,
+                rank=distributed.rank(),
+                world=distributed.world(),
+            ),
             num_workers=processes,
             collate_fn=list,
+            worker_init_fn=_leave_signals_to_main,
             generator=torch.Generator(),  # or every iter() would draw from the global one
             persistent_workers=processes > 0,
             # Python 3.14 starts workers afresh, which runs a script without a __main__ guard again.
@@ -122,15 +172,33 @@ class PictureLoader(DataLoader[Any]):
         order = "shuffled" if batches.shuffle else "in order"
         return f"PictureLoader({len(self.dataset)} pictures in {len(batches)} batches, {order})"
 
-    def set_epoch(self, epoch: int) -> None:
+    def set_epoch(self, epoch: int, *, first_batch: int = 0) -> None:
         """Choose the epoch that the next ``iter()`` gives.
 
         Parameters
         ----------
         epoch : int
             Counted from 0.
+        first_batch : int
+            Where in that epoch it begins, for a run that was interrupted. What comes before is not read.
         """
         self.batch_sampler.epoch = epoch
+        self.batch_sampler.first_batch = first_batch
+
+    def files(self, epoch: int, batch: int) -> list[str]:
+        """Name the pictures of one batch of an epoch.
+
+        Parameters
+        ----------
+        epoch, batch : int
+            Counted from 0.
+
+        Returns
+        -------
+        list of str
+            Their paths, over all processes.
+        """
+        return [str(self.dataset.paths[index]) for index in self.batch_sampler.indices(epoch, batch)]
 
     def unshuffled(self, *, augmented: bool = False) -> "PictureLoader":
         """Make a loader of the same pictures that does not shuffle.
@@ -162,6 +230,7 @@ class PictureLoader(DataLoader[Any]):
         else:
             batches = self._normalized(super().__iter__())
         self.batch_sampler.epoch += 1
+        self.batch_sampler.first_batch = 0
         return self._finished(batches)
 
     def _finished(self, batches: Iterator[Batch]) -> Iterator[tuple[Tensor, Any]]:
@@ -249,11 +318,16 @@ def _compute_alone() -> None:
     torch.set_num_threads(1)
 
 
+def _leave_signals_to_main(worker: int) -> None:
+    """Let the main process decide what Ctrl-C means, and SIGTERM end this one as it would any other."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def _cores() -> int:
-    """Count the processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Count the processors that are this process's share."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // distributed.local_world())
 
 
 def _check_number(name: str, value: Any, *, smallest: int) -> None:

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -19,9 +20,11 @@ from torch import Tensor, nn
 from layerkit.distributed import is_writer
 from layerkit.predicting.answers import Prediction, Predictions, answers
 from layerkit.predicting.architectures import Architecture
+from layerkit.predicting.exporting import check_suffix, draw_pictures, write_program
 from layerkit.predicting.pictures import Picture, collect, path_of, read_picture
+from layerkit.predicting.programs import Program, named_answers
 from layerkit.predicting.ranks import write_once
-from layerkit.predicting.writing import pack_predictor
+from layerkit.predicting.writing import describe_program, pack_predictor
 from layerkit.presets import Preset
 from layerkit.saving import write_tensors
 from layerkit.tasks import Task
@@ -184,6 +187,58 @@ class Predictor:
         with self._evaluating():
             tensors, header = pack_predictor(self.model, self.task, self.preset, self.architecture)
         write_once(path, partial(write_tensors, path, tensors, header))
+
+    def export(self, path: str | Path, *, pictures: Picture | list[Any] | None = None) -> None:
+        """Export the whole way from pixels to answers, to be run without layerkit.
+
+        Parameters
+        ----------
+        path : str or Path
+            The file, replaced in one step if it is there: ``.onnx`` for ONNX, ``.pt2`` for `torch.export`.
+        pictures : str, Path, list or other source, optional
+            Real pictures, as a call of the predictor takes them, on which the program must answer as the
+            model does. By default six are drawn.
+
+        Raises
+        ------
+        ValueError
+            The name ends in another suffix.
+        ExportError
+            torch cannot export this model, or the exported program answers otherwise; no file is left.
+        ImportError
+            ONNX lacks its packages: ``pip install layerkit[export]``.
+
+        Notes
+        -----
+        The program takes uint8 pixels (N, 3, H, W) at the crop size, for any N, normalises them itself, and
+        gives a dict: ``probabilities`` (of a `Binary` those of the positive class, (N, 1)) or ``values`` in
+        the user's units, with the part's name before it (``size_values``) for each part of a `MultiTask`.
+        Resizing and cropping stay outside, since torch exports no resizing from every size. The names of the
+        classes, the preset, the decision's threshold and the versions are in the metadata, as JSON.
+
+        It computes in float32 on any machine, also where the model was trained in half precision. Before it
+        is kept, the file itself is run, ``.onnx`` in onnxruntime, and its probabilities must agree to 1e-4, or
+        values to 1e-4 of the targets' standard deviation.
+        """
+        path = Path(path)
+        check_suffix(path)
+        sources = None if pictures is None else collect(pictures) or [pictures]
+        pixels = draw_pictures(self.preset.crop) if sources is None else self._stack(sources)
+        with self._evaluating():
+            program = Program(self.model, self.task, self.preset)
+        half = next((p.dtype for p in self.model.parameters()), torch.float32) != torch.float32
+        with torch.inference_mode():
+            expected = program(pixels) if half else self._read(pixels)
+        metadata = describe_program(self.task, self.preset)
+        write_once(path, partial(write_program, path, program, metadata, pixels, expected))
+
+    def _read(self, pixels: Tensor) -> dict[str, Tensor]:
+        """Give the task's reading of the model's answers, on the host."""
+        logits = torch.cat([self.logits(batch).cpu() for batch in torch.split(pixels, 32)])
+        return named_answers(self.task, deepcopy(self.task).to("cpu").activate(logits))
+
+    def _stack(self, sources: list[Any]) -> Tensor:
+        return torch.cat([pixels for _, pixels in self._read_ahead(sources, 32)])
 
     def _answer_all(self, sources: list[Any], batch_size: int) -> Predictions:
         from tqdm import tqdm

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 import torchvision
 from torch import Tensor, nn
-from torchvision.transforms.v2 import InterpolationMode
 
 from layerkit import tasks
 from layerkit._version import __version__
@@ -21,6 +20,7 @@ from layerkit.predicting.architectures import (
     fixed_pattern,
     prove,
 )
+from layerkit.predicting.programs import describe_outputs, describe_preset
 from layerkit.presets import Preset
 from layerkit.tasks import Task
 from layerkit.tasks.outputs import split_output
@@ -47,9 +47,20 @@ def pack_predictor(
         "architecture": architecture,
         "task": {"class": type(task).__name__, "settings": _settings(task)},
         "classes": task.classes,
-        "preset": {**asdict(preset), "interpolation": InterpolationMode(preset.interpolation).value},
+        "preset": describe_preset(preset),
     }
     return {OUTPUTS: outputs, **_named("model", model), **_named("task", task)}, header
+
+
+def describe_program(task: Task, preset: Preset) -> dict[str, Any]:
+    """Give what travels in the metadata of an exported program."""
+    return {
+        "versions": versions(),
+        "task": {"class": type(task).__name__, "settings": task.settings()},
+        "classes": task.classes,
+        "outputs": describe_outputs(task),
+        "preset": describe_preset(preset),
+    }
 
 
 def pattern_for(model: nn.Module, preset: Preset) -> Tensor:

@@ -29,12 +29,18 @@ class Multiclass(Task):
     label_smoothing : float
         How much of the target's probability is spread over all classes, 0 to below 1 (Szegedy et al. 2015,
         https://arxiv.org/abs/1512.00567).
+    ignore_index : int, optional
+        The target of what has no class and counts neither in the loss nor in the metrics; no index of a class.
+        255 is usual in segmentation, for the borders of objects.
 
     Notes
     -----
     The loss is `torch.nn.functional.cross_entropy`, which applies the softmax itself. Targets are class
     indices (N,) of any whole-number dtype, or (N, H, W) for segmentation; or probabilities (N, C), as mixing
     gives them.
+
+    With class weights torch divides by the targets' weights where they are indices, and by their number where
+    they are probabilities. Balanced weights have a mean of 1 over the training set, so that both agree.
 
     Examples
     --------
@@ -54,6 +60,7 @@ class Multiclass(Task):
         *,
         class_weight: ClassWeight | None = None,
         label_smoothing: float = 0.0,
+        ignore_index: int | None = None,
     ) -> None:
         super().__init__()
         self.classes = class_names(classes, "Multiclass")
@@ -63,6 +70,13 @@ class Multiclass(Task):
                 f"`label_smoothing` is {label_smoothing}; expected at least 0 and less than 1. 0.1 is usual."
             )
         self.label_smoothing = float(label_smoothing)
+        if ignore_index is not None and ignore_index in range(self.out_features):
+            raise ValueError(
+                f"`ignore_index` is {ignore_index}, the index of the class {self.classes[ignore_index]!r}; "
+                "expected a number that is no class's. 255 is usual; to leave a class out, leave it out of "
+                "`classes`."
+            )
+        self.ignore_index = ignore_index
         self.balanced = isinstance(class_weight, str)
         self.register_buffer("class_weight", class_weights("class_weight", class_weight, self.classes))
 
@@ -77,6 +91,7 @@ class Multiclass(Task):
             "classes": self.classes,
             "class_weight": "balanced" if self.balanced else weights,
             "label_smoothing": self.label_smoothing,
+            "ignore_index": self.ignore_index,
         }
 
     def prepare(self, targets: Any) -> str | None:
@@ -104,11 +119,16 @@ class Multiclass(Task):
                 f"W) for segmentation, or float probabilities (N, {self.out_features}), for {self}. Of "
                 "one-hot rows, pass target.argmax(1); for several labels a picture, use Multilabel()."
             )
-        return as_class_indices(target, self, self.out_features)
+        return as_class_indices(target, self, self.out_features, ignore_index=self.ignore_index)
 
     def criterion(self, logits: Tensor, target: Tensor) -> Tensor:
         """Give the cross-entropy."""
-        return F.cross_entropy(logits, target, weight=self.class_weight, label_smoothing=self.label_smoothing)
+        options: dict[str, Any] = {"weight": self.class_weight, "label_smoothing": self.label_smoothing}
+        if self.ignore_index is None or target.is_floating_point():
+            return F.cross_entropy(logits, target, **options)
+        # torch's own mean over a batch in which nothing has a class is 0 / 0.
+        options |= {"ignore_index": self.ignore_index, "reduction": "sum"}
+        return F.cross_entropy(logits, target, **options) / self._weight_of(target)
 
     def activate(self, logits: Tensor) -> Tensor:
         """Give probabilities, softmax over dimension 1, of the logits' shape."""
@@ -123,10 +143,11 @@ class Multiclass(Task):
         from torchmetrics import MetricCollection
         from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
+        options: dict[str, Any] = {"ignore_index": self.ignore_index, "validate_args": False}
         return MetricCollection(
             {
-                "accuracy": MulticlassAccuracy(self.out_features, average="micro", validate_args=False),
-                "macro_f1": MulticlassF1Score(self.out_features, average="macro", validate_args=False),
+                "accuracy": MulticlassAccuracy(self.out_features, average="micro", **options),
+                "macro_f1": MulticlassF1Score(self.out_features, average="macro", **options),
             },
             compute_groups=False,
         )
@@ -143,8 +164,18 @@ class Multiclass(Task):
             shares = shares * self.class_weight.to(shares)
         return (shares / shares.sum()).clamp(min=1e-6).log().to(torch.float32)
 
+    def _weight_of(self, targets: Tensor) -> Tensor:
+        """Sum the weights of all targets that have a class; where there are none, a number above zero."""
+        counts = targets.ne(self.ignore_index)  # type: ignore[arg-type]
+        weight = counts.float()
+        if self.class_weight is not None:
+            weight = weight * self.class_weight[targets.where(counts, 0)]
+        return weight.sum().clamp(min=torch.finfo(torch.float32).tiny)
+
     def _counts(self, targets: Tensor) -> Tensor:
         targets = targets.cpu()
         if targets.is_floating_point():
             return targets.sum(0, dtype=torch.float64)
+        if self.ignore_index is not None:
+            targets = targets[targets != self.ignore_index]
         return torch.bincount(targets.flatten(), minlength=self.out_features).to(torch.float64)

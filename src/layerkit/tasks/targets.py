@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from layerkit.errors import TargetError
+from layerkit.tasks.classes import shorten
 
 if TYPE_CHECKING:
     from layerkit.tasks.base import Task
@@ -27,6 +28,12 @@ def as_tensor(target: Any, task: "Task") -> Tensor:
     try:
         return torch.as_tensor(target)
     except (TypeError, ValueError, RuntimeError) as error:
+        words = [] if isinstance(target, Mapping | str) else [w for w in target or () if isinstance(w, str)]
+        if words:
+            raise TargetError(
+                f"The targets are words ({shorten(words)}); expected numbers for {task}. Of a class pass the "
+                "index, classes.index(word), as layerkit's loaders do; of a quantity, float(word)."
+            ) from error
         raise TargetError(
             f"The targets are a {type(target).__name__} that is no tensor ({error}); expected a tensor of "
             f"numbers for {task}. Check what the loader gives beside the pictures; a dict of targets needs "
@@ -70,20 +77,24 @@ def as_probabilities(target: Tensor, task: "Task") -> Tensor:
     return target
 
 
-def as_class_indices(target: Tensor, task: "Task", num_classes: int) -> Tensor:
-    """Give whole numbers from 0 to below `num_classes`, of any dtype, as int64."""
+def as_class_indices(
+    target: Tensor, task: "Task", num_classes: int, *, ignore_index: int | None = None
+) -> Tensor:
+    """Give whole numbers from 0 to below `num_classes`, or `ignore_index`, of any dtype, as int64."""
     if not target.is_floating_point():
         target = target.to(torch.int64)  # at once: torch compares no uint16, uint32 and uint64
-    if on_host(target):
-        low, high = _bounds(target)
+    classes = target if ignore_index is None else target.masked_fill(target == ignore_index, 0)
+    if on_host(classes):
+        low, high = _bounds(classes)
         if not (low >= 0 and high < num_classes):
             raise TargetError(
                 f"The targets hold the class {high if low >= 0 else low:g}; expected 0 to {num_classes - 1} "
-                f"for {task}. If they count from 1, subtract 1; otherwise give the task all classes."
+                f"for {task}. If they count from 1, subtract 1; if it marks what has no class, pass "
+                "ignore_index; otherwise give the task all classes."
             )
-        if target.is_floating_point() and not target.equal(target.round()):
+        if classes.is_floating_point() and not classes.equal(classes.round()):
             raise TargetError(
-                f"The targets hold {target[target != target.round()][0].item():g}, which is no class index; "
+                f"The targets hold {classes[classes != classes.round()][0].item():g}, which is no class index; "
                 f"expected whole numbers from 0 to {num_classes - 1} for {task}. For a quantity use "
                 "Regression()."
             )

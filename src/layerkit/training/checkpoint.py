@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,55 +14,152 @@ from layerkit.distributed import is_writer
 from layerkit.errors import CheckpointError
 from layerkit.saving import pack, read_tensors, unpack, write_tensors
 
-FORMAT = 1
+FORMAT = 2
+_LAST = "last.safetensors"
 
 
+@dataclass(frozen=True)
 class Checkpoint:
-    """A folder that holds the last state of a run, written whole or not at all.
+    """Say where the state of a run is kept, and how often it is written.
 
     Parameters
     ----------
-    folder : str or Path
-        Made if it is not there. It belongs to one run.
-    identity : dict
-        What makes a run this run and no other, as text or numbers.
+    path : str or Path
+        A folder, made if it is not there. It belongs to one run.
+    every_seconds : float
+        Within an epoch the state is written when so much time has gone by; it always is before the first step
+        and at the end of an epoch (in the frozen phase, where epochs are short, once a second).
+    keep : int
+        How many states are kept: the last, and the ends of the epochs before it.
+
+    Examples
+    --------
+    >>> checkpoint = Checkpoint("runs/pets", every_seconds=60)
     """
 
-    def __init__(self, folder: str | Path, identity: Mapping[str, Any]) -> None:
-        self.path = Path(folder) / "last.safetensors"
-        self.identity = dict(identity)
+    path: str | Path
+    every_seconds: float = 300.0
+    keep: int = 1
 
-    def save(self, state: Mapping[str, Any]) -> None:
-        """Write the state; tensors, numbers, text, lists and dicts in any nesting."""
+    def __post_init__(self) -> None:
+        if not self.every_seconds > 0:
+            raise ValueError(
+                f"`every_seconds` is {self.every_seconds}; expected a number above zero. 300 is five minutes."
+            )
+        if isinstance(self.keep, bool) or not isinstance(self.keep, int) or self.keep < 1:
+            raise ValueError(f"`keep` is {self.keep!r}; expected a whole number of at least 1.")
+
+
+class Store:
+    """The files of a checkpoint: ``last.safetensors``, and ``best-<epoch>.safetensors`` to which it points.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+        Where.
+    identity : dict
+        What makes a run this run and no other, as text or numbers.
+    circumstances : dict
+        What may change between two calls, but not without a word.
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint, identity: Mapping[str, Any], circumstances: Mapping[str, Any]
+    ) -> None:
+        self.folder = Path(checkpoint.path)
+        self.keep = checkpoint.keep
+        self.identity = dict(identity)
+        self.circumstances = dict(circumstances)
+        self.changes: list[str] = []
+        self._written_best: int | None = None
+
+    def save(self, state: Mapping[str, Any], best_epoch: int, best: Mapping[str, Tensor]) -> None:
+        """Write the state and, where they are new, the best weights: first those, then what points to them."""
         if not is_writer():
             return
-        tensors: dict[str, Tensor] = {}
-        packed = pack(state, tensors, "state")
-        header = {"format": FORMAT, "version": __version__, "identity": self.identity, "state": packed}
-        write_tensors(self.path, tensors, header)
+        if best_epoch != self._written_best:
+            self._write(self._best(best_epoch), dict(best), "weights")
+        self._write(self.folder / _LAST, {**state, "best_epoch": best_epoch}, "state")
+        self._written_best = best_epoch
+        for old in self.folder.glob("best-*.safetensors"):
+            if old != self._best(best_epoch):
+                old.unlink(missing_ok=True)
 
-    def load(self) -> dict[str, Any] | None:
-        """Read the state, or give ``None`` where no run has begun.
+    def forget_best(self) -> None:
+        """Write the best weights again next time: there are more of them than there were."""
+        self._written_best = None
+
+    def keep_epoch(self, epoch: int) -> None:
+        """Keep the last state as that of an epoch's end, and as many before it as are wanted."""
+        if not is_writer() or self.keep == 1:
+            return
+        kept = self.folder / f"epoch-{epoch:04}.safetensors"
+        kept.unlink(missing_ok=True)
+        kept.hardlink_to(self.folder / _LAST)
+        for old in sorted(self.folder.glob("epoch-*.safetensors"))[: -self.keep]:
+            old.unlink()
+
+    def load(self) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+        """Read the state and the best weights, or give ``None`` where no run has begun.
 
         Raises
         ------
         CheckpointError
-            The file is damaged, from a newer layerkit, or belongs to another run.
+            A file is damaged, from a newer layerkit, or belongs to another run.
         """
-        if not self.path.exists():
+        last = self.folder / _LAST
+        if not last.exists():
             return None
+        state = self._read(last, "state")
+        self._written_best = state["best_epoch"]
+        return state, self._read(self._best(state["best_epoch"]), "weights")
+
+    def _best(self, epoch: int) -> Path:
+        return self.folder / f"best-{epoch:04}.safetensors"
+
+    def _write(self, path: Path, content: Mapping[str, Any], name: str) -> None:
+        tensors: dict[str, Tensor] = {}
+        packed = pack(content, tensors, name)
+        header = {
+            "format": FORMAT,
+            "version": __version__,
+            "identity": self.identity,
+            "circumstances": self.circumstances,
+            "content": packed,
+        }
         try:
-            tensors, header = read_tensors(self.path)
-        except ValueError as error:
-            raise CheckpointError(f"{error} Or remove {self.path.parent} to begin anew.") from error
+            write_tensors(path, tensors, header)
+        except OSError as error:
+            raise CheckpointError(
+                f"The state of the run could not be written to {path} ({error}); expected a folder with room in "
+                "it. The state before is whole: make room, and call again to go on from there."
+            ) from error
+
+    def _read(self, path: Path, name: str) -> dict[str, Any]:
+        try:
+            tensors, header = read_tensors(path)
+        except (OSError, ValueError) as error:
+            raise CheckpointError(
+                f"{error} Or remove {self.folder} to begin anew{self._older(path)}."
+            ) from error
         if header.get("format") != FORMAT:
             raise CheckpointError(
-                f"{self.path} has the format {header.get('format')} (layerkit {header.get('version')}); expected "
+                f"{path} has the format {header.get('format')} (layerkit {header.get('version')}); expected "
                 f"{FORMAT}, that of layerkit {__version__}. Go on with that version, or choose another folder."
             )
         self._check_identity(header["identity"])
-        state: dict[str, Any] = unpack(header["state"], tensors)
-        return state
+        before = header["circumstances"]
+        self.changes = [
+            f"{key} was {before[key]} and is {value}"
+            for key, value in self.circumstances.items()
+            if key in before and before[key] != value
+        ]
+        content: dict[str, Any] = unpack(header["content"], tensors)
+        return content
+
+    def _older(self, path: Path) -> str:
+        kept = sorted(self.folder.glob("epoch-*.safetensors"))
+        return f", or rename {kept[-1].name} to {_LAST}" if kept and path.name == _LAST else ""
 
     def _check_identity(self, saved: Mapping[str, Any]) -> None:
         changed = [name for name in {**saved, **self.identity} if saved.get(name) != self.identity.get(name)]
@@ -78,7 +176,7 @@ class Checkpoint:
                 "then fit the model with a new checkpoint= folder."
             )
         raise CheckpointError(
-            f"{self.path.parent} holds another run: {'; '.join(lines)}; expected the same call. {remedy}"
+            f"{self.folder} holds another run: {'; '.join(lines)}; expected the same call. {remedy}"
         )
 
 

@@ -1,21 +1,28 @@
 """Train a model: `fit`, and the run that it gives back."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DistributedSampler
 
+from layerkit import distributed
 from layerkit.heads.families import family_of
+from layerkit.loading import PictureLoader
 from layerkit.tasks import Task
 from layerkit.tasks.targets import map_targets
 from layerkit.training.best import make_best
+from layerkit.training.checkpoint import Checkpoint
 from layerkit.training.device import Device, Hardware, Precision, choose_hardware
 from layerkit.training.history import History
-from layerkit.training.identity import describe, identity_of
+from layerkit.training.identity import circumstances_of, describe, describe_callbacks, identity_of
+from layerkit.training.interrupting import Interruption
 from layerkit.training.losses import as_task
+from layerkit.training.moments import Callbacks, State
 from layerkit.training.optimizers import OptimizerLike
 from layerkit.training.phases import frozen_phase, full_phase
 from layerkit.training.progress import Progress
@@ -65,15 +72,19 @@ def fit(
     lr: float | None = None,
     optimizer: OptimizerLike = None,
     schedule: Schedule = None,
+    callbacks: Sequence[Any] = (),
     metrics: "Mapping[str, Metric] | None" = None,
     monitor: str = "valid_loss",
-    checkpoint: str | Path | None = None,
+    checkpoint: str | Path | Checkpoint | None = None,
     seed: int | None = None,
     progress: bool = True,
     views: int = 1,
+    nonfinite: Literal["raise", "skip"] = "raise",
     device: Device = "auto",
     precision: Precision = "auto",
     channels_last: bool | Literal["auto"] = "auto",
+    compile: bool = False,
+    deterministic: bool = False,
     accumulate: int = 1,
     clip_norm: float | None = None,
 ) -> Run:
@@ -102,13 +113,16 @@ def fit(
         `optimizer`; or a callable that gets the optimizer. Torch's schedulers step by epoch, except
         `OneCycleLR` and `CyclicLR`; `per_batch` says otherwise. With an `optimizer` of yours the default is
         a constant rate.
+    callbacks : sequence of objects
+        Those of `layerkit.callbacks`, or any with some of the moments that `layerkit.callbacks.State` names.
     metrics : dict of str to torchmetrics.Metric, optional
         Instead of the task's own.
     monitor : str
         What decides which epoch is the best: ``"valid_loss"`` or ``"valid_<metric>"``.
-    checkpoint : str or Path, optional
-        A folder for the state of the run after each epoch. The same call goes on from there; when the run is
-        done, it returns at once.
+    checkpoint : str, Path or Checkpoint, optional
+        A folder for the state of the run: before the first step, every five minutes and after each epoch. Killed
+        at any moment, the same call goes on from there and, with layerkit's loaders, ends in the same bits; with
+        others it goes on from the last whole epoch. When the run is done, it returns at once.
     seed : int, optional
         Governs what the model draws (dropout). Torch's global generator is put back afterwards. ``None`` draws
         from it as a loop of your own would.
@@ -116,12 +130,19 @@ def fit(
         Whether to show a bar and a line an epoch, on stderr.
     views : int
         How many differently augmented passes the frozen phase takes turns with; 1 is the eval transform.
+    nonfinite : {"raise", "skip"}
+        What to do where a loss or gradient is NaN or infinite: stop, or leave that step out and say so.
     device : str or torch.device
         ``"auto"`` takes the accelerator that torch finds, else the CPU.
     precision : {"auto", "fp32", "bf16", "fp16"}
         ``"auto"`` is fp32 on a CPU, and bf16 or else fp16 on an accelerator.
     channels_last : bool or "auto"
         The memory format of convolutions; ``"auto"`` takes it where there are any, since it is faster.
+    compile : bool
+        Whether to compile the training step (``torch.compile``): slow to start, and faster afterwards on a GPU.
+    deterministic : bool
+        Whether to take only algorithms that give the same bits each time; a CPU does so anyway. On a GPU this is
+        slower, and raises where there is no such algorithm.
     accumulate : int
         How many batches make one step of the optimizer.
     clip_norm : float, optional
@@ -139,7 +160,14 @@ def fit(
     NonFiniteError
         A loss or gradient is NaN or infinite; the model holds the best weights so far.
     CheckpointError
-        The folder holds another run, or its file is damaged.
+        The folder holds another run, its file is damaged, or it cannot be written.
+    KeyboardInterrupt, SystemExit
+        After Ctrl-C, or SIGTERM (with 143): the step was finished, the state saved, and the model holds the best
+        weights so far. A second Ctrl-C stops at once.
+
+    Notes
+    -----
+    Under ``torchrun`` the processes share the work: see the guide on several processes.
 
     Examples
     --------
@@ -154,48 +182,106 @@ def fit(
     True
     """
     _check_arguments(model, epochs, frozen_epochs, accumulate, views, clip_norm)
+    called = Callbacks(callbacks)
     task = as_task(task)
     hardware = choose_hardware(model, device, precision, channels_last)
+    distributed.join_group(hardware.device)
+    _check_shared(model, train, valid)
     measures = _make_metrics(task, metrics, hardware) if valid is not None else None
     best = make_best(monitor, measures)
+    state = State(model, task, best.monitor, best.lower_is_better, epochs, History())
     lines = Progress(shown=progress)
-    session = Session(model, task, train, valid, hardware, measures, best, lines, epochs)
-    with prepared(session, seed):
-        lines.say(f"on {hardware}")
-        _prepare_task(task, train, lines)
-        session.open_checkpoint(
-            checkpoint,
-            identity_of(model, task, train, valid, seed, monitor)
-            | {"epochs": epochs, "frozen_epochs": frozen_epochs, "views": views, "accumulate": accumulate}
-            | {
-                "optimizer": describe(optimizer),
-                "schedule": describe(schedule),
-                "lr": lr,
-                "clip_norm": clip_norm,
-            },
-        )
+    session = Session(model, task, hardware, measures, best, lines, called, state, Interruption())
+    with prepared(session, seed), _algorithms(deterministic=deterministic):
+        lines.say(f"on {hardware}{_with_processes()}")
+        prepare_task(task, train, lines)
+        if checkpoint is not None:
+            session.open_checkpoint(
+                checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint),
+                identity_of(model, task, train, valid, seed, monitor)
+                | {"epochs": epochs, "frozen_epochs": frozen_epochs, "views": views, "lr": lr}
+                | {"accumulate": accumulate, "clip_norm": clip_norm, "nonfinite": nonfinite}
+                | {"optimizer": describe(optimizer), "schedule": describe(schedule)}
+                | {"callbacks": describe_callbacks(callbacks)},
+                circumstances_of(hardware, compiled=compile),
+            )
+            if not isinstance(train, PictureLoader):
+                lines.say("this loader cannot begin in the middle: a run goes on from its last whole epoch")
+        called.call("on_fit_start", state)
         # Made first, so that a mistake in its arguments is found before anything is trained.
         full = None if frozen_epochs == epochs else full_phase(
             model, task, train, valid, hardware,
             epochs=range(frozen_epochs, epochs), optimizer=optimizer, schedule=schedule, lr=lr,
             lower_is_better=best.lower_is_better, accumulate=accumulate, clip_norm=clip_norm,
+            skips_nonfinite=_skips(nonfinite), compiles=compile,
         )  # fmt: skip
-        if session.done < frozen_epochs:
-            session.run(
-                frozen_phase(
-                    model, task, train, valid, hardware,
-                    epochs=range(frozen_epochs), views=views, progress=lines,
-                )
+        if session.done < frozen_epochs and not state.stopped:
+            frozen = frozen_phase(
+                model, task, train, valid, hardware,
+                epochs=range(frozen_epochs), views=views, skips_nonfinite=_skips(nonfinite),
+                progress=lines, between=session.interruption.heed,
             )  # fmt: skip
-        if full is not None and session.done < epochs:
+            session.run(frozen, is_last=full is None)
+        if full is not None and session.done < epochs and not state.stopped:
             if session.done == frozen_epochs:
                 session.keep_all_of_best()
-            session.run(full)
+            session.run(full, is_last=True)
+        if state.stopped:
+            lines.say(f"stopped after epoch {session.done}: {state.stopped}")
+        called.call("on_fit_end", state)
     lines.say(f"the model holds the weights of {best.reason()}")
     return Run(session.history, best.epoch, best.value, best.monitor, best.reason(), str(hardware))
 
 
-def _prepare_task(task: Task, train: Iterable[Any], progress: Progress) -> None:
+def _skips(nonfinite: str) -> bool:
+    if nonfinite not in ("raise", "skip"):
+        raise ValueError(
+            f"`nonfinite` is {nonfinite!r}; expected 'raise' or 'skip'. With 'skip', a step whose loss or gradient "
+            "is not finite is left out and counted."
+        )
+    return nonfinite == "skip"
+
+
+@contextmanager
+def _algorithms(*, deterministic: bool) -> Iterator[None]:
+    """Have torch take only algorithms that always give the same bits, if so wanted, and put that back."""
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    if deterministic:
+        torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+
+
+def _with_processes() -> str:
+    return f", {distributed.world()} processes" if distributed.world() > 1 else ""
+
+
+def _check_shared(model: nn.Module, train: Iterable[Any], valid: Iterable[Any] | None) -> None:
+    """Refuse what several processes could not share out among them."""
+    if distributed.world() == 1:
+        return
+    for name, loader in (("train", train), ("valid", valid)):
+        sampler = getattr(loader, "sampler", None)
+        if loader is None or isinstance(loader, PictureLoader) or isinstance(sampler, DistributedSampler):
+            continue
+        raise ValueError(
+            f"`{name}` is a {type(loader).__name__} that gives every one of {distributed.world()} processes all "
+            "samples; expected each to get its part. Use folder_loaders() or table_loaders(), or give the "
+            "DataLoader a torch.utils.data.DistributedSampler."
+        )
+    if any(hasattr(parameter, "device_mesh") for parameter in model.parameters()):
+        raise TypeError(
+            "The model's parameters are sharded among processes already; expected a plain model, which every "
+            "process holds whole. fit() shares the batches out, not the model."
+        )
+
+
+def prepare_task(task: Task, train: Iterable[Any], progress: Progress) -> None:
     """Show the task all training targets once, if it needs them."""
     if not task.needs_targets:
         return

@@ -51,6 +51,10 @@ class History(Sequence[Row]):
         """Add the row of an epoch."""
         self._rows.append(row)
 
+    def extend(self, rows: Sequence[Row]) -> None:
+        """Add the rows of several."""
+        self._rows.extend(rows)
+
     def plot(self, path: str | Path | None = None, *, ax: "Axes | None" = None) -> "Axes":
         """Draw the losses over the epochs and, on a second axis, the first metric.
 

@@ -1,14 +1,16 @@
 """What makes a run this run and no other: a checkpoint that was begun with something else is refused."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
+from layerkit import distributed
 from layerkit.loading import PictureLoader
 from layerkit.tasks import Task
 from layerkit.training.checkpoint import digest
+from layerkit.training.device import Hardware
 
 
 def identity_of(
@@ -29,6 +31,30 @@ def identity_of(
         "seed": seed,
         "monitor": monitor,
     }
+
+
+def circumstances_of(hardware: Hardware, *, compiled: bool) -> dict[str, Any]:
+    """Say what may change from one call to the next, at the price of other bits within tolerance."""
+    return {
+        "device": str(hardware),
+        "compile": compiled,
+        "threads": torch.get_num_threads(),
+        "processes": distributed.world(),
+        "torch": torch.__version__,
+    }
+
+
+def describe_callbacks(callbacks: Sequence[Any]) -> list[str]:
+    """Name each callback and its settings."""
+    return [
+        f"{type(one).__name__} "
+        + digest({k: v for k, v in vars(one).items() if k[0] != "_" and _is_plain(v)})
+        for one in callbacks
+    ]
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, int | float | str)
 
 
 def _describe_loader(loader: Any) -> str | None:

@@ -1,21 +1,27 @@
 """One epoch: the training step, and the pass over held-out data."""
 
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from itertools import islice
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from itertools import islice, repeat
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
+from layerkit import distributed
 from layerkit.errors import NonFiniteError
+from layerkit.loading import PictureLoader
 from layerkit.tasks import Task
 from layerkit.tasks.outputs import split_output
 from layerkit.tasks.targets import map_targets
 from layerkit.training.device import Hardware
 from layerkit.training.mistakes import check_ending
+from layerkit.training.moments import Callbacks, State
+from layerkit.training.optimizers import needs_closure
 from layerkit.training.progress import Progress
 from layerkit.training.schedules import Stepper
 
@@ -23,6 +29,30 @@ if TYPE_CHECKING:
     from torchmetrics import MetricCollection
 
 Batch = tuple[Tensor, Any]
+
+
+def nothing() -> None:
+    """Do nothing, where a run is neither saved nor stopped between two batches."""
+
+
+class Share(NamedTuple):
+    """A batch, the number of its samples that count, and their number over all processes."""
+
+    inputs: Tensor
+    target: Any
+    own: int
+    whole: int
+
+
+@dataclass
+class Tally:
+    """How far an epoch has come: with it, a run is taken up in the middle of one."""
+
+    batch: int = 0
+    loss: Any = 0.0  # summed over this process's images; a tensor on an accelerator
+    images: int = 0
+    seconds: float = 0.0
+    skipped: list[int] = field(default_factory=list)  # batches whose loss or gradient was not finite
 
 
 @dataclass
@@ -35,77 +65,172 @@ class Trainer:
     hardware: Hardware
     accumulate: int = 1
     clip_norm: float | None = None
+    skips_nonfinite: bool = False
+    compiles: bool = False
+    is_shared: bool = False  # among processes, each with its slice of every batch
 
     def __post_init__(self) -> None:
         self.scaler = self.hardware.scaler()
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.world = distributed.world() if self.is_shared else 1
         self._is_first_batch = True
+        self._needs_closure = needs_closure(self.optimizer)
+        self._with_loss: Any = _WithLoss(self.model, self.task)
+        if self.compiles:
+            self._with_loss = torch.compile(self._with_loss)
+        self._trained: frozenset[int] = frozenset()
+        self._forward = self._with_loss
 
     def train_epoch(
-        self, batches: Iterable[Batch], schedule: Stepper, progress: Progress, label: str
-    ) -> tuple[float, int]:
-        """Train on every batch once; give the mean loss and the number of images."""
+        self,
+        batches: Iterable[Batch],
+        tally: Tally,
+        state: State,
+        *,
+        callbacks: Callbacks,
+        schedule: Stepper,
+        progress: Progress,
+        label: str,
+        after_step: Callable[[], None],
+    ) -> float:
+        """Train on the batches that the tally has not counted yet; give the epoch's mean loss."""
+        self._share_model()
         self.model.train()
-        total, images = 0.0, 0
-        for number, group in enumerate(_groups(batches, self.accumulate)):
-            size = sum(len(inputs) for inputs, _ in group)
-            loss = self._step(group, size, f"{label}, batch {number}")
-            schedule.after_batch()
-            total += loss * size
-            images += size
-            progress.advance(size)
-            if progress.wants_figures():
+        mixes = callbacks.has("on_batch_start")
+        shares = shares_of(batches, self.world)
+        while group := list(islice(shares, self.accumulate)):
+            moved = [self._move(share) for share in group]
+            if mixes:
+                moved = [_as_callbacks_want(share, callbacks, state) for share in moved]
+            whole = sum(share.whole for share in moved)
+            loss = self._step(moved, whole, f"{label}, batch {tally.batch}", tally)
+            tally.batch += len(group)
+            if loss is not None:
+                schedule.after_batch()
+                callbacks.call("on_batch_end", state)
+                tally.loss += loss * (whole / self.world)
+                tally.images += sum(share.own for share in moved)
+            progress.advance(whole)
+            if progress.wants_figures() and loss is not None:
                 progress.figures(label, float(loss))
-        _check_not_empty(images)
-        mean = float(total) / images
+            after_step()
+        mean = self._mean_loss(tally, label)
         _check_finite(mean, label)
-        return mean, images
+        return mean
 
-    def _step(self, group: list[Batch], size: int, where: str) -> Any:
-        """Take one step of the optimizer; give the mean loss, a number on a CPU and a tensor elsewhere."""
-        moved = [self._move(inputs, target) for inputs, target in group]
+    def _step(self, group: list[Share], whole: int, where: str, tally: Tally) -> Any:
+        """Take one step of the optimizer; give the mean loss, a number on a CPU and a tensor elsewhere.
+
+        Of several processes each gives its own part of the loss, times their number.
+        """
 
         def closure() -> Any:
             self.optimizer.zero_grad()
-            loss = sum(self._backward(inputs, target, len(inputs) / size) for inputs, target in moved)
-            return self._checked(loss, where)
+            last = len(group) - 1
+            loss = sum(
+                self._backward(share, share.own * self.world / whole, is_last=n == last)
+                for n, share in enumerate(group)
+            )
+            self._clip()
+            return loss
 
-        if self.scaler is None:
-            return self.optimizer.step(closure)
+        if self._needs_closure:
+            return self.optimizer.step(lambda: self._sound(closure(), where))
         loss = closure()
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        try:
+            self._sound(loss, where)
+        except NonFiniteError:
+            if not self.skips_nonfinite:
+                raise
+            self.optimizer.zero_grad()
+            tally.skipped.append(tally.batch)
+            return None
+        if self.scaler is None:
+            self.optimizer.step()
+        else:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
         return loss
 
-    def _move(self, inputs: Tensor, target: Any) -> Batch:
-        """Check a batch's targets on the host, where that waits for nothing, and bring it to the device."""
-        target = self.task.check(target)
-        return self.hardware.move(inputs), _to_device(target, self.hardware.device)
+    def try_step(self, share: Share) -> float:
+        """Take one step on a batch, come of it what may; give the loss."""
+        share = self._move(share)
 
-    def _backward(self, inputs: Tensor, target: Any, share: float) -> Any:
-        with self.hardware.autocast():
-            output = self.model(inputs)
+        def closure() -> Any:
+            self.optimizer.zero_grad()
+            return self._backward(share, 1.0, is_last=True)
+
+        return float(self.optimizer.step(closure))
+
+    def _move(self, share: Share) -> Share:
+        """Check a batch's targets on the host, where that waits for nothing, and bring it to the device."""
+        target = _to_device(self.task.check(share.target), self.hardware.device)
+        return share._replace(inputs=self.hardware.move(share.inputs), target=target)
+
+    def _backward(self, share: Share, weight: float, *, is_last: bool) -> Any:
+        shared = isinstance(self._forward, DistributedDataParallel)
+        # The processes add their gradients up once a step, not once for each of its batches.
+        with self._forward.no_sync() if shared and not is_last else nullcontext():
+            with self.hardware.autocast():
+                loss, output = self._forward(share.inputs, share.target)
             if self._is_first_batch:
                 check_ending(self.task, output)
                 self._is_first_batch = False
-            loss = self.task.checked_loss(output, target)
-        if share != 1:
-            loss = loss * share
-        (loss if self.scaler is None else self.scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
+            if weight != 1:
+                loss = loss * weight
+            (loss if self.scaler is None else self.scaler.scale(loss)).backward()
         return loss.item() if loss.device.type == "cpu" else loss.detach()
 
-    def _checked(self, loss: Any, where: str) -> Any:
-        """Clip the gradient if asked and, where that waits for nothing, stop before a step that would spoil all."""
+    def _clip(self) -> None:
         if self.clip_norm is not None:
             if self.scaler is not None:
                 self.scaler.unscale_(self.optimizer)
-            norm = nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
+            nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
+
+    def _sound(self, loss: Any, where: str) -> Any:
+        """Where that waits for nothing, stop before a step that would spoil all."""
         if self.hardware.device.type == "cpu":
-            _check_finite(loss, where)
-            if self.clip_norm is None:
-                norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+            if self.world == 1:  # otherwise the gradient, the same for all, decides for all
+                _check_finite(loss, where)
+            norm = nn.utils.get_total_norm([_dense(p.grad) for p in self.parameters if p.grad is not None])
             _check_finite(norm.item(), where, "gradient")
         return loss
+
+    def _share_model(self) -> None:
+        """Have the processes add up their gradients: of what is trained now, which a callback may change."""
+        if self.world == 1:
+            return
+        trained = frozenset(id(p) for p in self._with_loss.parameters() if p.requires_grad)
+        if trained != self._trained:
+            self._trained = trained
+            self._forward = DistributedDataParallel(self._with_loss)
+
+    def _mean_loss(self, tally: Tally, label: str) -> float:
+        if not tally.images and tally.skipped:
+            raise NonFiniteError(
+                f"Not one step of {label} had a finite loss and gradient; expected some. Lower the learning "
+                'rate, or look at what nonfinite="raise" says of the first.'
+            )
+        if self.world > 1:
+            exact = torch.float32 if self.hardware.device.type == "mps" else torch.float64
+            both = torch.tensor([float(tally.loss), tally.images], dtype=exact, device=self.hardware.device)
+            loss, images = distributed.sum_over_all(both).tolist()
+            return float(loss / images)
+        _check_not_empty(tally.images)
+        return float(tally.loss) / tally.images
+
+
+class _WithLoss(nn.Module):
+    """A model and its task in one, so that what both of them learn is shared among processes."""
+
+    def __init__(self, model: nn.Module, task: Task) -> None:
+        super().__init__()
+        self.model, self.task = model, task
+
+    def forward(self, inputs: Tensor, target: Any) -> tuple[Tensor, Any]:
+        """Give the loss, and the model's raw output."""
+        output = self.model(inputs)
+        return self.task.checked_loss(output, target), output
 
 
 @torch.no_grad()
@@ -116,11 +241,17 @@ def validate(
     hardware: Hardware,
     metrics: "MetricCollection | None",
     progress: Progress | None = None,
+    *,
+    is_shared: bool = True,
+    between: Callable[[], None] = nothing,
 ) -> dict[str, float]:
-    """Pass once over held-out data; give the mean loss and the metrics."""
+    """Pass once over held-out data; give the mean loss and the metrics, over all processes."""
     model.eval()
+    world = distributed.world() if is_shared else 1
     if metrics is not None:
         metrics.reset()
+        for metric in metrics.values():
+            metric.sync_on_compute = is_shared
     exact = torch.float32 if hardware.device.type == "mps" else torch.float64
     total, images = torch.zeros((), dtype=exact, device=hardware.device), 0
     for inputs, target in map(_pair, batches):
@@ -134,16 +265,35 @@ def validate(
         if metrics is not None:
             metrics.update(*task.metric_inputs(logits.float(), target))
         if progress is not None:
-            progress.advance(len(inputs))
+            progress.advance(len(inputs) * world)
+        between()
+    if world > 1:
+        both = distributed.sum_over_all(torch.stack([total, total.new_tensor(images)]))
+        total, images = both[0], round(both[1].item())
     _check_not_empty(images)
     values = {} if metrics is None else metrics.compute()
     return {"loss": total.item() / images, **{name: float(value) for name, value in values.items()}}
 
 
-def _groups(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
-    iterator = (_pair(batch) for batch in batches)
-    while group := list(islice(iterator, size)):
-        yield group
+def shares_of(batches: Iterable[Batch], world: int = 1) -> Iterator[Share]:
+    """Say of each batch how much of it is this process's, without asking the others."""
+    counts: Iterable[Any] = repeat(None)
+    if isinstance(batches, PictureLoader) and world > 1:
+        counts = batches.batch_sampler.shares()
+    for batch, counted in zip(batches, counts, strict=False):
+        inputs, target = _pair(batch)
+        own, whole = counted or (len(inputs), len(inputs) * world)
+        yield Share(inputs, target, own, whole)
+
+
+def _dense(gradient: Tensor) -> Tensor:
+    return gradient.coalesce().values() if gradient.is_sparse else gradient
+
+
+def _as_callbacks_want(share: Share, callbacks: Callbacks, state: State) -> Share:
+    state.inputs, state.target = share.inputs, share.target
+    callbacks.call("on_batch_start", state)
+    return share._replace(inputs=state.inputs, target=state.target)
 
 
 def _pair(batch: Any) -> Batch:

@@ -1,5 +1,6 @@
 """The optimizer: layerkit's choice, the user's own, or one made from a class or a factory."""
 
+import inspect
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -53,13 +54,61 @@ def make_optimizer(
             )
         _check_parameters(optimizer, model, task)
         return optimizer
-    made = optimizer(parameters) if lr is None else _with_rate(optimizer, parameters, lr)
+    try:
+        made = optimizer(parameters) if lr is None else _with_rate(optimizer, parameters, lr)
+    except ValueError as error:
+        if not isinstance(optimizer, type):
+            raise
+        raise ValueError(
+            f"{optimizer.__name__} refuses this model's parameters or settings ({error}); expected ones that it "
+            "takes. Muon takes matrices only: choose AdamW or SGD, or pass a factory that makes an optimizer of "
+            "some of the parameters."
+        ) from error
     if not isinstance(made, Optimizer):
         raise TypeError(
             f"`optimizer` gave a {type(made).__name__}; expected a torch optimizer. Pass one, its class, or a "
             "factory: lambda parameters: torch.optim.SGD(parameters, lr=0.01)."
         )
     return made
+
+
+def check_pairing(
+    optimizer: Optimizer, model: nn.Module, *, scaled: bool, skips_nonfinite: bool, clips: bool
+) -> None:
+    """Refuse what an optimizer cannot do, before anything is trained.
+
+    Raises
+    ------
+    ValueError
+        It evaluates the loss by itself and so can neither be scaled nor leave a step out; or it needs sparse
+        gradients that the model does not give.
+    """
+    name = type(optimizer).__name__
+    if needs_closure(optimizer) and scaled:
+        raise ValueError(
+            f"{name} evaluates the loss several times a step, which torch's gradient scaler does not allow; "
+            "expected another precision than fp16. Pass precision='fp32' or 'bf16'."
+        )
+    if needs_closure(optimizer) and skips_nonfinite:
+        raise ValueError(
+            f"{name} evaluates the loss several times a step and changes the weights in between, so that a step "
+            "cannot be left out; expected nonfinite='raise' with it."
+        )
+    if isinstance(optimizer, torch.optim.SparseAdam):
+        sparse = {id(m.weight) for m in model.modules() if getattr(m, "sparse", False)}
+        dense = [n for n, p in model.named_parameters() if p.requires_grad and id(p) not in sparse]
+        if dense or clips:
+            what = f"{dense[0]} has dense ones" if dense else "clip_norm would make them dense"
+            raise ValueError(
+                f"SparseAdam takes sparse gradients only, and {what}; expected embeddings made with sparse=True "
+                "and nothing else. Use AdamW."
+            )
+
+
+def needs_closure(optimizer: Optimizer) -> bool:
+    """Tell whether an optimizer evaluates the loss by itself, several times a step, as LBFGS does."""
+    parameter = inspect.signature(type(optimizer).step).parameters.get("closure")
+    return parameter is not None and parameter.default is inspect.Parameter.empty
 
 
 def _with_rate(optimizer: Any, parameters: list[nn.Parameter], lr: float) -> Any:

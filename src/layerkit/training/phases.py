@@ -8,13 +8,14 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from layerkit import distributed
 from layerkit.features import FeatureBatches, FrozenHead, constant_logits, precompute_features
 from layerkit.loading import PictureLoader
 from layerkit.tasks import Task
 from layerkit.tasks.targets import map_targets
 from layerkit.training.device import Hardware
 from layerkit.training.loop import Batch, Trainer
-from layerkit.training.optimizers import FROZEN_LR, OptimizerLike, make_optimizer
+from layerkit.training.optimizers import FROZEN_LR, OptimizerLike, check_pairing, make_optimizer
 from layerkit.training.progress import Progress
 from layerkit.training.schedules import Schedule, Stepper, make_schedule
 from layerkit.training.weights import copy_of_weights, put_weights
@@ -26,10 +27,25 @@ nothing, and with the 10 that 300 pictures give, a handful of epochs would end f
 
 @runtime_checkable
 class HasEpochs(Protocol):
-    """A loader that can be told which epoch comes next."""
+    """Something that can be told which epoch comes next."""
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next ``iter()`` gives."""
+
+
+def begin_epoch(loader: Any, epoch: int, first_batch: int = 0) -> None:
+    """Tell a loader, or else its sampler, which epoch comes next and where in it to begin."""
+    if isinstance(loader, PictureLoader | FeatureBatches):
+        loader.set_epoch(epoch, first_batch=first_batch)
+    else:
+        for part in (loader, getattr(loader, "sampler", None)):
+            if isinstance(part, HasEpochs):
+                part.set_epoch(epoch)
+
+
+def can_begin_anywhere(loader: Any) -> bool:
+    """Tell whether a loader can begin in the middle of an epoch."""
+    return isinstance(loader, PictureLoader | FeatureBatches)
 
 
 @dataclass
@@ -42,7 +58,7 @@ class Phase:
     schedule: Stepper
     train: Iterable[Batch]
     valid: Iterable[Batch] | None
-    weights: Callable[[], dict[str, Tensor]]  # under the model's own keys; only what this phase changes
+    weights: Callable[[nn.Module], dict[str, Tensor]]  # under the model's own keys; what this phase changes
 
     def state(self) -> dict[str, Any]:
         """Give all that must be restored to go on in this phase."""
@@ -59,7 +75,7 @@ class Phase:
         put_weights(self.trainer.model, state["model"])
         self.trainer.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
-        if self.trainer.scaler:
+        if self.trainer.scaler and state["scaler"]:
             self.trainer.scaler.load_state_dict(state["scaler"])
 
 
@@ -77,9 +93,18 @@ def full_phase(
     lower_is_better: bool,
     accumulate: int,
     clip_norm: float | None,
+    skips_nonfinite: bool,
+    compiles: bool,
 ) -> Phase:
     """Train everything that requires a gradient."""
     made = make_optimizer(optimizer, model, task, lr, head_is_new=epochs.start == 0)
+    check_pairing(
+        made,
+        model,
+        scaled=hardware.scaler() is not None,
+        skips_nonfinite=skips_nonfinite,
+        clips=clip_norm is not None,
+    )
     length = len(train) if isinstance(train, Sized) else None
     batches = None if length is None else -(-length // accumulate)
     if optimizer is None and schedule is None:
@@ -87,8 +112,10 @@ def full_phase(
     stepper = make_schedule(
         schedule, made, epochs=len(epochs), batches=batches, lower_is_better=lower_is_better
     )
-    trainer = Trainer(model, task, made, hardware, accumulate, clip_norm)
-    return Phase("full", epochs, trainer, stepper, train, valid, lambda: copy_of_weights(model))
+    trainer = Trainer(
+        model, task, made, hardware, accumulate, clip_norm, skips_nonfinite, compiles, is_shared=True
+    )
+    return Phase("full", epochs, trainer, stepper, train, valid, copy_of_weights)
 
 
 def frozen_phase(
@@ -100,11 +127,16 @@ def frozen_phase(
     *,
     epochs: range,
     views: int,
+    skips_nonfinite: bool,
     progress: Progress,
+    between: Callable[[], None],
 ) -> Phase:
     """Run the backbone once over all pictures, and train the head on what it gave."""
     started = time.perf_counter()
-    parts = [_features(model, task, loader, hardware, progress) for loader in _views(train, views, progress)]
+    parts = [
+        _features(model, task, loader, hardware, progress, between)
+        for loader in _views(train, views, progress)
+    ]
     targets = parts[0][1]
     head = FrozenHead(model, parts[0][0]).to(hardware.device)
     prior = constant_logits(task, targets)
@@ -121,7 +153,7 @@ def frozen_phase(
     )
     held_out = None
     if valid is not None:
-        features, valid_targets = _features(model, task, valid, hardware, progress)
+        features, valid_targets = _features(model, task, valid, hardware, progress, between)
         size += len(features)
         held_out = FeatureBatches([head.standardize(features)], valid_targets, batch_size=1024, shuffle=False)
     seconds = time.perf_counter() - started
@@ -133,15 +165,22 @@ def frozen_phase(
     schedule = make_schedule(
         "one-cycle", optimizer, epochs=len(epochs), batches=batches.batches, lower_is_better=True
     )
-    trainer = Trainer(head, task, optimizer, Hardware(hardware.device, torch.float32, False))
-    return Phase("frozen", epochs, trainer, schedule, batches, held_out, head.state_for_model)
+    hardware = Hardware(hardware.device, torch.float32, False)
+    trainer = Trainer(head, task, optimizer, hardware, skips_nonfinite=skips_nonfinite)
+    return Phase("frozen", epochs, trainer, schedule, batches, held_out, lambda _: head.state_for_model())
 
 
 def _features(
-    model: nn.Module, task: Task, loader: Iterable[Batch], hardware: Hardware, progress: Progress
+    model: nn.Module,
+    task: Task,
+    loader: Iterable[Batch],
+    hardware: Hardware,
+    progress: Progress,
+    between: Callable[[], None],
 ) -> tuple[Tensor, Any]:
     def each(inputs: Tensor, target: Any) -> Batch:
-        progress.advance(len(inputs))
+        between()
+        progress.advance(len(inputs) * distributed.world())
         return hardware.move(inputs), map_targets(lambda part: part.to(hardware.device), task.check(target))
 
     progress.open(count_images(loader), "features")
@@ -149,7 +188,22 @@ def _features(
         features, targets = precompute_features(model, loader, each=each)
     progress.close()
     # Clones are ordinary tensors, while inference tensors could not be trained on.
-    return features.clone().float(), map_targets(torch.clone, targets)
+    features, targets = features.clone().float(), map_targets(torch.clone, targets)
+    return _of_all_processes(features, loader), map_targets(lambda t: _of_all_processes(t, loader), targets)
+
+
+def _of_all_processes(rows: Tensor, loader: Iterable[Batch]) -> Tensor:
+    """Give every process all rows, in the order that one process would have read them in.
+
+    Each then trains the same head on the same features: a layer is trained sooner than shared out.
+    """
+    whole = torch.cat(distributed.gather_rows(rows))
+    if distributed.world() == 1 or not isinstance(loader, PictureLoader):
+        return whole
+    order = [
+        position for rank in range(distributed.world()) for position in loader.batch_sampler.positions(rank)
+    ]
+    return whole[torch.tensor(order, device=whole.device).argsort()]
 
 
 def _views(train: Iterable[Batch], views: int, progress: Progress) -> list[Iterable[Batch]]:

@@ -98,12 +98,16 @@ class Stepper:
 
     def state_dict(self) -> dict[str, Any]:
         """Give the scheduler's state."""
-        return {} if self.scheduler is None else self.scheduler.state_dict()
+        return {
+            "last_rate": self.last_rate,
+            "scheduler": {} if self.scheduler is None else self.scheduler.state_dict(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take the scheduler's state back."""
+        self.last_rate = state["last_rate"]
         if self.scheduler is not None:
-            self.scheduler.load_state_dict(state)
+            self.scheduler.load_state_dict(state["scheduler"])
 
 
 def make_schedule(

@@ -1,27 +1,33 @@
 """A run in progress: what both phases share, and what a checkpoint holds of it."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
+from layerkit import distributed
+from layerkit.errors import LayerkitError, NonFiniteError
+from layerkit.loading import PictureLoader
 from layerkit.tasks import Task
 from layerkit.training.best import Best
-from layerkit.training.checkpoint import Checkpoint
+from layerkit.training.checkpoint import Checkpoint, Store
 from layerkit.training.device import Hardware, move_model
 from layerkit.training.history import History, Row, format_row
-from layerkit.training.loop import validate
-from layerkit.training.phases import HasEpochs, Phase, count_images
+from layerkit.training.interrupting import Interruption
+from layerkit.training.loop import Tally, validate
+from layerkit.training.moments import Callbacks, State
+from layerkit.training.phases import Phase, begin_epoch, can_begin_anywhere, count_images
 from layerkit.training.progress import Progress
 from layerkit.training.weights import copy_of_weights, put_weights
 
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
+
+_SHORT_SECONDS = 1.0
 
 
 @dataclass
@@ -30,112 +36,221 @@ class Session:
 
     model: nn.Module
     task: Task
-    train: Iterable[Any]
-    valid: Iterable[Any] | None
     hardware: Hardware
     metrics: "MetricCollection | None"
     best: Best
     progress: Progress
-    epochs: int
-    history: History = field(default_factory=History)
-    checkpoint: Checkpoint | None = None
+    callbacks: Callbacks
+    state: State
+    interruption: Interruption
+    store: Store | None = None
+    every_seconds: float = 0.0
     resumed: dict[str, Any] | None = None
-    _saved_at: float = 0.0
+    tally: Tally = field(default_factory=Tally)
+    _saved_at: float | None = None
+
+    @property
+    def history(self) -> History:
+        """The rows so far."""
+        return self.state.history
 
     @property
     def done(self) -> int:
         """How many epochs are behind it."""
         return len(self.history)
 
-    def run(self, phase: Phase) -> None:
+    def run(self, phase: Phase, *, is_last: bool) -> None:
         """Train through a phase, from where a checkpoint left it."""
-        if self.resumed is not None and self.resumed["phase"]["name"] == phase.name:
-            phase.load_state(self.resumed["phase"])
+        state = self.state
+        state.phase, state.is_last_phase, state.optimizer = phase.name, is_last, phase.trainer.optimizer
         left = [epoch for epoch in phase.epochs if epoch >= self.done]
+        self._take_up(phase)
         self.progress.open(_total_images(phase, len(left)), phase.name)
-        if self.resumed is not None:
-            torch.set_rng_state(self.resumed["rng"])  # last: preparing a phase may have drawn
-            self.resumed = None
+        self.progress.advance(self.tally.images)
+        if self._saved_at is None:
+            self._save(phase)
         for epoch in left:
             row = self._run_epoch(phase, epoch)
-            self.history.append(row)
-            value = row.get(self.best.monitor) if self.best.monitor else None
-            is_best = self.best.beaten_by(value)
-            if is_best:
-                self.best.epoch, self.best.value = epoch + 1, value
-                self.best.weights.update(phase.weights())
-            self.progress.say(format_row(row, epochs=self.epochs, best=is_best))
-            self._save(phase, last=epoch == phase.epochs[-1])
+            self._end_epoch(phase, row)
+            if state.stopped:
+                break
         self.progress.close()
 
+    def _take_up(self, phase: Phase) -> None:
+        if self.resumed is None:
+            return
+        if self.resumed["phase"]["name"] == phase.name:
+            phase.load_state(self.resumed["phase"])
+            self.tally = Tally(**self.resumed["tally"])
+            if not distributed.is_writer():  # what was saved is the first process's part
+                self.tally.loss, self.tally.images = 0.0, 0
+        torch.set_rng_state(self.resumed["rng"])  # last: preparing a phase may have drawn
+        if self.hardware.device.type == "cuda" and self.resumed["cuda_rng"] is not None:
+            torch.cuda.set_rng_state(self.resumed["cuda_rng"], self.hardware.device)
+        self.resumed = None
+        self._saved_at = time.monotonic()
+
     def _run_epoch(self, phase: Phase, epoch: int) -> Row:
-        started = time.perf_counter()
-        for loader in (phase.train, phase.valid):
-            if isinstance(loader, HasEpochs):
-                loader.set_epoch(epoch)
+        started = time.perf_counter() - self.tally.seconds
+        self.state.epoch = epoch + 1
+        begin_epoch(phase.train, epoch, self.tally.batch)
+        begin_epoch(phase.valid, epoch)
+        self.callbacks.call("on_epoch_start", self.state)
         row: Row = {"epoch": epoch + 1, "phase": phase.name}
-        label = f"epoch {epoch + 1}/{self.epochs}"
-        row["train_loss"], images = phase.trainer.train_epoch(
-            phase.train, phase.schedule, self.progress, label
-        )
+
+        def between() -> None:
+            self.tally.seconds = time.perf_counter() - started
+            self._save_or_stop(phase)
+
+        row["train_loss"] = self._train(phase, epoch, between)
         seconds = time.perf_counter() - started
+        if phase.valid is not None:
+            figures = self._validate(phase, between)
+            row |= {f"valid_{name}": value for name, value in figures.items()}
         phase.schedule.after_training_epoch()
         if phase.valid is not None:
-            figures = validate(
-                phase.trainer.model, self.task, phase.valid, self.hardware, self.metrics, self.progress
-            )
-            row |= {f"valid_{name}": value for name, value in figures.items()}
             phase.schedule.after_validation(row[self.best.monitor or "valid_loss"])
-        row |= {
+        images = count_images(phase.train) or self.tally.images
+        return row | {
             "lr": phase.schedule.last_rate,
             "seconds": time.perf_counter() - started,
             "images_per_second": images / seconds,
         }
-        return row
+
+    def _train(self, phase: Phase, epoch: int, between: Callable[[], None]) -> float:
+        label = f"epoch {epoch + 1}/{self.state.epochs}"
+        try:
+            loss = phase.trainer.train_epoch(
+                phase.train, self.tally, self.state,
+                callbacks=self.callbacks if phase.name == "full" else Callbacks(()),
+                schedule=phase.schedule, progress=self.progress, label=label, after_step=between,
+            )  # fmt: skip
+        except NonFiniteError as error:
+            raise NonFiniteError(f"{error}{_files(phase.train, epoch, self.tally.batch)}") from error
+        except RuntimeError as error:
+            if not isinstance(error, LayerkitError):
+                self.interruption.heed()  # Ctrl-C also ends a foreign loader's workers, which it reports first
+            raise
+        if self.tally.skipped:
+            first = self.tally.skipped[0]
+            self.progress.say(
+                f"{label}: {len(self.tally.skipped)} steps left out, whose loss or gradient was not finite, "
+                f"batch {first} first.{_files(phase.train, epoch, first)}"
+            )
+        return loss
+
+    def _validate(self, phase: Phase, between: Callable[[], None]) -> dict[str, float]:
+        is_shared = phase.trainer.is_shared
+        evaluated = self._evaluated(phase)
+        if is_shared:  # batch norm has seen another slice in each process
+            distributed.copy_from_first(list(evaluated.buffers()))
+        assert phase.valid is not None
+        return validate(
+            evaluated, self.task, phase.valid, self.hardware, self.metrics, self.progress,
+            is_shared=is_shared, between=between,
+        )  # fmt: skip
+
+    def _evaluated(self, phase: Phase) -> nn.Module:
+        own = self.state.evaluated if phase.name == "full" else None
+        return phase.trainer.model if own is None else own
+
+    def _end_epoch(self, phase: Phase, row: Row) -> None:
+        self.history.append(row)
+        self.state.row = row
+        self.tally = Tally()
+        value = row.get(self.best.monitor) if self.best.monitor else None
+        is_best = self.best.beaten_by(value)
+        if is_best:
+            self.best.epoch, self.best.value = row["epoch"], value
+            self.best.weights.update(phase.weights(self._evaluated(phase)))
+        self.progress.say(format_row(row, epochs=self.state.epochs, best=is_best))
+        self.callbacks.call("on_epoch_end", self.state)
+        is_end = row["epoch"] == phase.epochs[-1] + 1 or bool(self.state.stopped)
+        # An epoch of the frozen phase can be too short for a file of its own.
+        is_long = phase.name == "full" or self._seconds_since_saving() > _SHORT_SECONDS
+        if is_end or is_long or self.interruption.is_asked_for:
+            self._save(phase)
+            if self.store is not None:
+                self.store.keep_epoch(row["epoch"])
+        self._heed()
+
+    def _save_or_stop(self, phase: Phase) -> None:
+        """Between two batches: save if it is time to, and stop if somebody asked for that."""
+        if not self.interruption.is_asked_for and self._seconds_since_saving() < self.every_seconds:
+            return
+        if can_begin_anywhere(phase.train):
+            self._save(phase)
+        self._heed()
+
+    def _heed(self) -> None:
+        if self.interruption.is_asked_for and self.store is not None:
+            self.progress.say(f"interrupted; the same call goes on from {self.store.folder}")
+        self.interruption.heed()
+
+    def _seconds_since_saving(self) -> float:
+        return 0.0 if self._saved_at is None else time.monotonic() - self._saved_at
+
+    def _save(self, phase: Phase) -> None:
+        self._saved_at = time.monotonic()
+        if self.store is None:
+            return
+        on_cuda = self.hardware.device.type == "cuda"
+        state = {
+            "history": list(self.history),
+            "best_value": self.best.value,
+            "task": dict(self.task.state_dict()),
+            "phase": phase.state(),
+            "tally": vars(self.tally),
+            "callbacks": self.callbacks.state(),
+            "stopped": self.state.stopped,
+            "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state(self.hardware.device) if on_cuda else None,
+        }
+        self.store.save(state, self.best.epoch, self.best.weights)
 
     def keep_all_of_best(self) -> None:
         """Go on from the frozen phase's best head; the backbone, about to change, is part of that best too."""
         self.apply_best()
         if self.best.weights:
             self.best.weights = copy_of_weights(self.model)
+            if self.store is not None:
+                self.store.forget_best()
 
     def apply_best(self) -> None:
         """Put the best weights into the model."""
         put_weights(self.model, self.best.weights)
 
-    def open_checkpoint(self, folder: str | Path | None, identity: Mapping[str, Any]) -> None:
+    def open_checkpoint(
+        self, checkpoint: Checkpoint, identity: Mapping[str, Any], circumstances: Mapping[str, Any]
+    ) -> None:
         """Take up a run that was begun in this folder."""
-        if folder is None:
+        self.store = Store(checkpoint, identity, circumstances)
+        self.every_seconds = checkpoint.every_seconds
+        loaded = self.store.load()
+        distributed.wait_for_all()  # or the first would write before another has looked
+        if loaded is None:
             return
-        self.checkpoint = Checkpoint(folder, identity)
-        state = self.checkpoint.load()
-        if state is None:
-            return
-        self.resumed = state
-        self.history = History(state["history"])
-        self.best.epoch, self.best.value = state["best"]["epoch"], state["best"]["value"]
-        self.best.weights = {
-            name: value.to(self.hardware.device) for name, value in state["best"]["weights"].items()
-        }
-        self.task.load_state_dict(state["task"])
-        finished = "is finished" if self.done >= self.epochs else f"goes on after epoch {self.done}"
-        self.progress.say(f"the run in {folder} {finished}")
+        self.resumed, weights = loaded
+        self.state.history.extend(self.resumed["history"])
+        self.state.stopped = self.resumed["stopped"]
+        self.best.epoch, self.best.value = self.resumed["best_epoch"], self.resumed["best_value"]
+        self.best.weights = {name: value.to(self.hardware.device) for name, value in weights.items()}
+        self.task.load_state_dict(self.resumed["task"])
+        self.callbacks.load_state(self.resumed["callbacks"])
+        self._say_where_it_goes_on(checkpoint)
 
-    def _save(self, phase: Phase, *, last: bool) -> None:
-        """Save after an epoch; those of the frozen phase can be too short for a file each."""
-        if self.checkpoint is None or not (last or time.monotonic() - self._saved_at > 1):
-            return
-        best = {"epoch": self.best.epoch, "value": self.best.value, "weights": self.best.weights}
-        self.checkpoint.save(
-            {
-                "history": list(self.history),
-                "best": best,
-                "task": dict(self.task.state_dict()),
-                "phase": phase.state(),
-                "rng": torch.get_rng_state(),
-            }
-        )
-        self._saved_at = time.monotonic()
+    def _say_where_it_goes_on(self, checkpoint: Checkpoint) -> None:
+        assert self.store is not None
+        assert self.resumed is not None
+        batch = self.resumed["tally"]["batch"]
+        where = f"goes on after epoch {self.done}" + (f" and {batch} batches" if batch else "")
+        is_over = self.done >= self.state.epochs or self.state.stopped
+        self.progress.say(f"the run in {checkpoint.path} {'is finished' if is_over else where}")
+        if self.store.changes and not is_over:
+            self.progress.say(
+                f"{'; '.join(self.store.changes)}: it ends within tolerance of an undisturbed run, "
+                "not in the same bits"
+            )
 
 
 @contextmanager
@@ -146,7 +261,7 @@ def prepared(session: Session, seed: int | None) -> Iterator[None]:
     session.task.to(hardware.device)
     devices = [hardware.device] if hardware.device.type == "cuda" else []
     try:
-        with torch.random.fork_rng(devices=devices, enabled=seed is not None):
+        with session.interruption, torch.random.fork_rng(devices=devices, enabled=seed is not None):
             if seed is not None:
                 torch.manual_seed(seed)
             yield
@@ -156,6 +271,15 @@ def prepared(session: Session, seed: int | None) -> Iterator[None]:
         model.eval()
         if changed_format:
             model.to(memory_format=torch.contiguous_format)
+
+
+def _files(loader: Any, epoch: int, batch: int) -> str:
+    if not isinstance(loader, PictureLoader):
+        return ""
+    files = loader.files(epoch, batch)
+    return (
+        f" The batch holds {', '.join(files[:8])}{f' and {len(files) - 8} more' if len(files) > 8 else ''}."
+    )
 
 
 def _total_images(phase: Phase, epochs: int) -> int | None:

@@ -1,28 +1,38 @@
-"""A thin door onto the functions, for the command line."""
+"""What all commands have in common: the parser, warnings, errors, and the status at the end."""
 
 import argparse
+import io
 import sys
 import warnings
 from collections.abc import Sequence
 from typing import TextIO
 
 from layerkit._version import __version__
+from layerkit.cli.checking import add_check
+from layerkit.cli.demo import add_demo
+from layerkit.cli.splitting import add_split
 from layerkit.errors import LayerkitError, LayerkitWarning
+
+# Each adds one command: its arguments, and the function that takes them and gives the status.
+COMMANDS = (add_demo, add_split, add_check)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; give 0 where it went well, 1 where it did not, and 130 after Ctrl-C."""
     given = _parser().parse_args(arguments)
-    warnings.showwarning = _show_warning
-    try:
-        given.run(given)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    except (LayerkitError, ValueError, TypeError, OSError) as error:
-        print(f"layerkit {given.command}: {error}", file=sys.stderr)
-        return 1
-    return 0
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be what no terminal can write
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        try:
+            status: int = given.run(given)
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            return 130
+        except (LayerkitError, ImportError, ValueError, TypeError, OSError) as error:
+            print(f"layerkit {given.command}: {error}", file=sys.stderr)
+            return 1
+    return status
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -31,22 +41,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"layerkit {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    demo = commands.add_parser(
-        "demo",
-        help="train, save and show a model on pictures that the package carries",
-        description="Do the whole job on 386 pictures that the package carries: split them, train, save, and "
-        "draw the answers. Nothing comes from the network; two cores take about a minute.",
-        epilog="example: layerkit demo my-demo",
-    )
-    demo.add_argument("folder", nargs="?", default="layerkit-demo", help="where the results go (%(default)s)")
-    demo.set_defaults(run=_demo)
+    for add in COMMANDS:
+        add(commands)
     return parser
-
-
-def _demo(given: argparse.Namespace) -> None:
-    from layerkit.demo import run_demo
-
-    run_demo(given.folder)
 
 
 def _show_warning(

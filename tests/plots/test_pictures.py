@@ -8,6 +8,7 @@ import torch
 
 from layerkit import Preset
 from layerkit.plots import plot_curves, save_figure, show
+from layerkit.plots.axes import ORANGE
 from layerkit.predicting import Prediction
 
 PRESET = Preset(16)
@@ -30,11 +31,11 @@ def test_show_names_what_it_shows():
 
 
 def test_show_marks_wrong_answers():
-    """A wrong answer is red and has the truth beneath it; a right one is black."""
+    """A wrong answer is orange and has the truth beneath it; a right one is black."""
     answers = [Prediction(label="cat", probability=0.9), Prediction(label="cat", probability=0.6)]
     axes = show((BATCH[0][:2], BATCH[1][:2]), PRESET, classes=["cat", "dog"], predictions=answers)
     assert texts(axes) == ["cat 90%", "cat 60%\n(dog)"]
-    assert [text.get_color() for text in axes.texts] == ["black", "tab:red"]
+    assert [text.get_color() for text in axes.texts] == ["black", ORANGE]
 
 
 def test_show_draws_the_pictures_themselves():
@@ -52,24 +53,6 @@ def test_show_takes_numbers():
         (BATCH[0][:1], torch.tensor([[1.5, 2.0]])), PRESET, predictions=[Prediction(values=(1.25, 2.0))]
     )
     assert texts(axes) == ["1.25, 2\n(1.5, 2)"]
-
-
-def test_curves_of_two_phases():
-    """The frozen epochs are shaded, and the first metric has an axis of its own."""
-    rows = [
-        {
-            "epoch": n + 1,
-            "phase": "frozen" if n < 2 else "full",
-            "train_loss": 1.0,
-            "valid_loss": 2.0,
-            "valid_accuracy": 0.5,
-        }
-        for n in range(4)
-    ]
-    axes = plot_curves(rows)
-    assert "frozen" in texts(axes)
-    other = [sibling for sibling in axes.figure.axes if sibling is not axes]
-    assert [line.get_label() for line in other[0].lines] == ["valid_accuracy"]
 
 
 def test_nothing_is_saved_when_drawing_fails(tmp_path):

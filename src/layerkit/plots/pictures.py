@@ -1,70 +1,16 @@
-"""Pictures of data and results: axes in, axes out. Matplotlib is imported when first needed."""
+"""Pictures as they are, with what they are and what they were taken for."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from layerkit.distributed import is_writer
-from layerkit.saving import atomic_path
+from layerkit.plots.axes import ORANGE, new_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from layerkit.presets import Preset
-
-
-def plot_curves(rows: Sequence[dict[str, Any]], *, ax: "Axes | None" = None) -> "Axes":
-    """Draw the losses over the epochs and, on a second axis, the first metric.
-
-    Parameters
-    ----------
-    rows : sequence of dict
-        As ``run.history`` gives them.
-    ax : matplotlib.axes.Axes, optional
-        Where to draw; by default in a figure of its own.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-        The axes of the losses.
-    """
-    from matplotlib.ticker import MaxNLocator
-
-    axes = ax if ax is not None else _new_axes((7, 4))
-    epochs = [row["epoch"] for row in rows]
-    for key, color in (("train_loss", "tab:gray"), ("valid_loss", "tab:blue")):
-        if rows and key in rows[0]:
-            axes.plot(epochs, [row[key] for row in rows], color=color, marker=".", label=key)
-    axes.set_xlabel("epoch")
-    axes.set_ylabel("loss")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    lines = list(axes.lines)
-    metric = next(
-        (key for key in (rows[0] if rows else {}) if key.startswith("valid_") and key != "valid_loss"), None
-    )
-    if metric is not None:
-        other = axes.twinx()
-        lines += other.plot(
-            epochs, [row[metric] for row in rows], color="tab:orange", marker=".", label=metric
-        )
-        other.set_ylabel(metric)
-    frozen = sum(row["phase"] == "frozen" for row in rows)
-    if 0 < frozen < len(rows):
-        axes.axvspan(epochs[0] - 0.5, frozen + 0.5, color="tab:blue", alpha=0.07, lw=0)
-        axes.text(
-            epochs[0] - 0.4,
-            0.02,
-            "frozen",
-            transform=axes.get_xaxis_transform(),
-            va="bottom",
-            color="tab:gray",
-        )
-    axes.margins(x=0.02)
-    if lines:
-        axes.legend(handles=lines, loc="upper center", bbox_to_anchor=(0.5, 1.14), ncols=3, frameon=False)
-    return axes
 
 
 def show(
@@ -87,7 +33,7 @@ def show(
         The names behind the targets.
     predictions : sequence, optional
         One a picture: a `Prediction`, or a class index, name or number. Where it differs from the target, the
-        title is red.
+        title is orange.
     ax : matplotlib.axes.Axes, optional
         Where to draw; by default in a figure of its own.
 
@@ -104,7 +50,7 @@ def show(
         pictures, targets = pictures[None], None if targets is None else [targets]
     columns = min(len(pictures), 8 if len(pictures) > 16 else 4)
     rows = -(-len(pictures) // columns)
-    axes = ax if ax is not None else _new_axes((1.9 * columns, 2.2 * rows))
+    axes = ax if ax is not None else new_axes((1.9 * columns, 2.2 * rows))
     pixels = preset.undo(pictures.cpu())
     height, width = pixels.shape[-2:]
     gap = max(4, height // 6)  # room for a title above each picture
@@ -119,30 +65,10 @@ def show(
             ha="center",
             va="bottom",
             fontsize=9,
-            color="black" if right else "tab:red",
+            color="black" if right else ORANGE,
         )
     axes.set_axis_off()
     return axes
-
-
-def save_figure(axes: "Axes", path: str | Path) -> None:
-    """Save the figure that axes belong to, whole or not at all."""
-    if not is_writer():
-        return
-    figure = axes.get_figure(root=True)
-    assert figure is not None
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=150, bbox_inches="tight")
-
-
-def _new_axes(size: tuple[float, float]) -> "Axes":
-    # Without pyplot there is no global list of figures to grow, and no window system to choose.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure.add_subplot()
 
 
 def _title(index: int, targets: Any, predictions: Any, classes: Sequence[str] | None) -> tuple[str, bool]:

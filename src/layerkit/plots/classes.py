@@ -1,0 +1,272 @@
+"""How well classes are told apart, and how far their probabilities can be trusted."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from layerkit.plots.axes import BLUE, COLORS, GRAY, new_axes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
+
+_MOST_WITH_NUMBERS = 20
+"""Of more classes the cells are too small for numbers."""
+_MOST_WITH_NAMES = 60
+"""Of more classes not each has its name beside it."""
+_MOST_CURVES = len(COLORS)
+
+
+def plot_confusion(
+    targets: Tensor | Sequence[int],
+    answers: Tensor | Sequence[int],
+    classes: Sequence[str],
+    *,
+    ax: "Axes | None" = None,
+) -> "Axes":
+    """Draw how often each class was taken for each.
+
+    Parameters
+    ----------
+    targets, answers : Tensor or sequence of int, shape (N,)
+        True and answered class indices, such as ``task.decide(logits)``.
+    classes : list of str
+        The names behind them.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; by default in a figure of its own, which grows with the number of classes.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Notes
+    -----
+    A row is a true class; its colours are shares of that row, so that rare classes are seen as well as
+    frequent ones. Up to 20 classes have their counts written in the cells, where there are any; of more, the
+    colours are those of the shares' square roots, so that single mistakes are seen too.
+
+    Examples
+    --------
+    >>> axes = plot_confusion([0, 0, 1], [0, 1, 1], ["cat", "dog"])
+    >>> [text.get_text() for text in axes.texts]
+    ['1', '1', '1']
+    """
+    number = len(classes)
+    counts = count_confusion(targets, answers, number)
+    shares = counts / counts.sum(1, keepdim=True).clamp(min=1)
+    side = min(max(3.6, 0.5 * number + 1.6), 12)
+    axes = ax if ax is not None else new_axes((side, side))
+    shown = shares if number <= _MOST_WITH_NUMBERS else shares.sqrt()
+    axes.pcolormesh(shown.numpy(), cmap=_transparent_to_blue(), vmin=0, vmax=1, rasterized=number > 40)
+    axes.set_aspect("equal")
+    axes.invert_yaxis()
+    if number <= _MOST_WITH_NUMBERS:
+        for row, column in counts.nonzero().tolist():
+            written = str(int(counts[row, column]))
+            text = axes.text(column + 0.5, row + 0.5, written, ha="center", va="center", fontsize=9)
+            if shares[row, column] > 0.5:
+                text.set_color("white")
+    step = -(-number // _MOST_WITH_NAMES)
+    places = [index + 0.5 for index in range(0, number, step)]
+    size = 9 if number <= _MOST_WITH_NUMBERS else 7
+    names = [_shortened(name) for name in classes[::step]]
+    axes.set_xticks(places, names, rotation=90, fontsize=size, parse_math=False)
+    axes.set_yticks(places, names, fontsize=size, parse_math=False)
+    axes.tick_params(length=0)
+    axes.set_xlabel("answer")
+    axes.set_ylabel("truth")
+    return axes
+
+
+def count_confusion(targets: Any, answers: Any, number: int) -> Tensor:
+    """Count how often each class (row) was taken for each (column), int64 (C, C)."""
+    wanted, answered = (torch.as_tensor(part).cpu().flatten().long() for part in (targets, answers))
+    if wanted.shape != answered.shape:
+        raise ValueError(
+            f"`targets` has {len(wanted)} indices and `answers` {len(answered)}; expected one answer for each "
+            "target. Of probabilities, pass task.decide(logits)."
+        )
+    largest = int(torch.cat([wanted, answered]).amax()) if len(wanted) else 0
+    if largest >= number:
+        raise ValueError(
+            f"There is a class {largest}, and `classes` has {number} names; expected a name for each. Pass "
+            "the classes of the task: task.classes."
+        )
+    return torch.bincount(wanted * number + answered, minlength=number**2).view(number, number)
+
+
+def plot_roc(
+    targets: Tensor, probabilities: Tensor, classes: Sequence[str], *, ax: "Axes | None" = None
+) -> "Axes":
+    """Draw the share of positives found over the share of false alarms, for every threshold.
+
+    Parameters
+    ----------
+    targets : Tensor, shape (N,) of class indices or (N, C) of 0 and 1
+        The truth.
+    probabilities : Tensor, shape (N, C)
+        A column a class, or one column for that of ``classes[-1]``.
+    classes : list of str
+        The names of the columns.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; by default in a figure of its own.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Notes
+    -----
+    Each class stands against all others. Of more than six, those six are drawn that have the smallest area
+    under their curves, and the legend says so.
+    """
+    from torchmetrics.functional.classification import binary_auroc, binary_roc
+
+    axes = ax if ax is not None else new_axes((5, 4.4))
+    axes.plot([0, 1], [0, 1], color=GRAY, linewidth=1, linestyle=":")
+    for color, (name, scores, wanted, area) in _curves(targets, probabilities, classes, binary_auroc):
+        alarms, found, _ = binary_roc(scores, wanted)
+        axes.plot(alarms, found, color=color, label=f"{_shortened(name)} {area:.2f}")
+    return _finished(axes, "false alarms among the others", "found", "area", len(classes))
+
+
+def plot_precision_recall(
+    targets: Tensor, probabilities: Tensor, classes: Sequence[str], *, ax: "Axes | None" = None
+) -> "Axes":
+    """Draw the share of right answers over the share of positives found, for every threshold.
+
+    Parameters
+    ----------
+    targets : Tensor, shape (N,) of class indices or (N, C) of 0 and 1
+        The truth.
+    probabilities : Tensor, shape (N, C)
+        A column a class, or one column for that of ``classes[-1]``.
+    classes : list of str
+        The names of the columns.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; by default in a figure of its own.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Notes
+    -----
+    Each class stands against all others. Of more than six, those six are drawn that have the smallest average
+    precision, and the legend says so.
+    """
+    from torchmetrics.functional.classification import binary_average_precision, binary_precision_recall_curve
+
+    axes = ax if ax is not None else new_axes((5, 4.4))
+    curves = _curves(targets, probabilities, classes, binary_average_precision)
+    for color, (name, scores, wanted, area) in curves:
+        precision, recall, _ = binary_precision_recall_curve(scores, wanted)
+        axes.step(recall, precision, where="post", color=color, label=f"{_shortened(name)} {area:.2f}")
+    return _finished(
+        axes, "found (recall)", "right among the answers (precision)", "average precision", len(classes)
+    )
+
+
+def plot_calibration(
+    targets: Tensor, probabilities: Tensor, *, bins: int = 10, ax: "Axes | None" = None
+) -> "Axes":
+    """Draw how often answers are right over how sure they are, with the expected calibration error.
+
+    Parameters
+    ----------
+    targets : Tensor, shape (N,) of class indices, or the shape of the probabilities
+        The truth; 0 and 1 where the probabilities have no column for each class.
+    probabilities : Tensor, shape (N, C), or (N,) and (N, 1) of one class
+        What the model takes to be likely. Of several columns, whose rows sum to 1, the likeliest counts.
+    bins : int
+        How many bins of equal width the probabilities are sorted into.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; by default in a figure of its own.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Notes
+    -----
+    Below the diagonal the model is surer than it may be, above it less sure. The bars beneath show how many
+    answers stand behind each point. The error is the mean distance from the diagonal, weighted by these.
+
+    References
+    ----------
+    Guo et al. 2017, On Calibration of Modern Neural Networks, https://arxiv.org/abs/1706.04599
+    """
+    sure, right = confidences(targets, probabilities)
+    bin_of = (sure * bins).long().clamp(max=bins - 1)
+    counts = torch.bincount(bin_of, minlength=bins)
+    filled = counts > 0
+    mean_sure, mean_right = (
+        (torch.bincount(bin_of, part.double(), minlength=bins) / counts)[filled] for part in (sure, right)
+    )
+    error = calibration_error(targets, probabilities, bins=bins)
+    axes = ax if ax is not None else new_axes((5, 4.4))
+    axes.plot([0, 1], [0, 1], color=GRAY, linewidth=1, linestyle=":")
+    middles = (torch.arange(bins) + 0.5) / bins
+    axes.bar(middles, counts / counts.max() * 0.25, width=1 / bins, color=GRAY, alpha=0.3, edgecolor="none")
+    axes.plot(mean_sure, mean_right, color=BLUE, marker="o", markersize=5)
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="probability of the answer", ylabel="share that is right")
+    axes.set_title(f"expected calibration error {error:.3f}", fontsize=10)
+    return axes
+
+
+def calibration_error(targets: Tensor, probabilities: Tensor, *, bins: int = 10) -> float:
+    """Give the mean distance between how sure answers are and how often they are right."""
+    from torchmetrics.functional.classification import binary_calibration_error
+
+    sure, right = confidences(targets, probabilities)
+    return float(binary_calibration_error(sure, right, n_bins=bins))
+
+
+def confidences(targets: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor]:
+    """Give how sure each answer is (M,), and whether it is right, 0 or 1 (M,)."""
+    targets, probabilities = targets.cpu(), probabilities.cpu()
+    if probabilities.ndim == 2 and targets.ndim == 1 and probabilities.shape[1] > 1:
+        sure, answer = probabilities.max(1)
+        return sure, (answer == targets).long()
+    return probabilities.flatten(), targets.flatten().long()
+
+
+def _curves(
+    targets: Tensor, probabilities: Tensor, classes: Sequence[str], area_of: Callable[..., Tensor]
+) -> Iterator[tuple[str, tuple[str, Tensor, Tensor, float]]]:
+    """Give the classes with the smallest areas: a colour, and name, scores, truth and area."""
+    targets, probabilities = targets.cpu(), probabilities.cpu().reshape(len(targets), -1)
+    names = classes[-probabilities.shape[1] :]
+    if targets.ndim == 1 and probabilities.shape[1] > 1:
+        targets = torch.nn.functional.one_hot(targets.long(), len(names))
+    columns = zip(names, probabilities.T, targets.reshape(probabilities.shape).long().T, strict=True)
+    # A class that is everywhere or nowhere has no curve.
+    drawn = [(name, scores, wanted) for name, scores, wanted in columns if 0 < wanted.sum() < len(wanted)]
+    measured = [(*column, float(area_of(column[1], column[2]))) for column in drawn]
+    worst = sorted(measured, key=lambda column: column[3])[:_MOST_CURVES]
+    yield from zip(
+        COLORS, [column for column in measured if any(column is one for one in worst)], strict=False
+    )
+
+
+def _finished(axes: "Axes", xlabel: str, ylabel: str, title: str, number: int) -> "Axes":
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), xlabel=xlabel, ylabel=ylabel)
+    if number > _MOST_CURVES:
+        title = f"{title}: the {_MOST_CURVES} worst of {number}"
+    legend = axes.legend(title=title, frameon=False, fontsize=9, title_fontsize=9)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    return axes
+
+
+def _transparent_to_blue() -> "Colormap":
+    """Make colours that lie over any background, light or dark."""
+    from matplotlib.colors import LinearSegmentedColormap, to_rgba
+
+    return LinearSegmentedColormap.from_list("share", [to_rgba(BLUE, 0.0), to_rgba(BLUE, 1.0)])
+
+
+def _shortened(name: str, most: int = 24) -> str:
+    return name if len(name) <= most else f"{name[: most - 1]}..."

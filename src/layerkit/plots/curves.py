@@ -1,0 +1,87 @@
+"""What happened over the epochs, and over rising learning rates."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from layerkit.plots.axes import BLUE, GRAY, ORANGE, new_axes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def plot_curves(rows: Sequence[dict[str, Any]], *, ax: "Axes | None" = None) -> "Axes":
+    """Draw the losses over the epochs and, on a second axis, the first metric.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        As ``run.history`` gives them.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; by default in a figure of its own.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        The axes of the losses.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    axes = ax if ax is not None else new_axes((7, 4))
+    epochs = [row["epoch"] for row in rows]
+    for key, color in (("train_loss", GRAY), ("valid_loss", BLUE)):
+        if rows and key in rows[0]:
+            axes.plot(epochs, [row[key] for row in rows], color=color, marker=".", label=key)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("loss")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    lines = list(axes.lines)
+    metric = next(
+        (key for key in (rows[0] if rows else {}) if key.startswith("valid_") and key != "valid_loss"), None
+    )
+    if metric is not None:
+        other = axes.twinx()
+        lines += other.plot(epochs, [row[metric] for row in rows], color=ORANGE, marker=".", label=metric)
+        other.set_ylabel(metric)
+    frozen = sum(row["phase"] == "frozen" for row in rows)
+    if 0 < frozen < len(rows):
+        axes.axvspan(epochs[0] - 0.5, frozen + 0.5, color=BLUE, alpha=0.07, lw=0)
+        axes.text(
+            epochs[0] - 0.4,
+            0.02,
+            "frozen",
+            transform=axes.get_xaxis_transform(),
+            va="bottom",
+            color=GRAY,
+        )
+    axes.margins(x=0.02)
+    if lines:
+        axes.legend(handles=lines, loc="upper center", bbox_to_anchor=(0.5, 1.14), ncols=3, frameon=False)
+    return axes
+
+
+def plot_rates(
+    rates: Sequence[float], losses: Sequence[float], suggestion: float, *, ax: "Axes | None" = None
+) -> "Axes":
+    """Draw the loss over a rising learning rate, and the rate to begin with.
+
+    Parameters
+    ----------
+    rates, losses : sequence of float
+        As `layerkit.find_lr` gives them.
+    suggestion : float
+        Marked by a line.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; by default in a figure of its own.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+    """
+    axes = ax if ax is not None else new_axes((7, 4))
+    axes.plot(rates, losses, color=BLUE)
+    axes.axvline(suggestion, color=ORANGE, linestyle="--", label=f"suggestion {suggestion:.2g}")
+    axes.set_xscale("log")
+    axes.set_xlabel("learning rate")
+    axes.set_ylabel("loss (smoothed)")
+    axes.legend(frameon=False)
+    return axes

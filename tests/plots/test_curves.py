@@ -1,0 +1,21 @@
+"""Curves over the epochs say what they show."""
+
+from layerkit.plots import plot_curves
+
+
+def test_curves_of_two_phases():
+    """The frozen epochs are shaded, and the first metric has an axis of its own."""
+    rows = [
+        {
+            "epoch": n + 1,
+            "phase": "frozen" if n < 2 else "full",
+            "train_loss": 1.0,
+            "valid_loss": 2.0,
+            "valid_accuracy": 0.5,
+        }
+        for n in range(4)
+    ]
+    axes = plot_curves(rows)
+    assert "frozen" in [text.get_text() for text in axes.texts]
+    other = [sibling for sibling in axes.figure.axes if sibling is not axes]
+    assert [line.get_label() for line in other[0].lines] == ["valid_accuracy"]

@@ -1,0 +1,22 @@
+"""Residuals are answer minus truth."""
+
+import numpy as np
+import pytest
+import torch
+
+from layerkit.plots import plot_residuals
+
+
+def test_each_point_is_an_answer_and_its_error():
+    """The points are (answer, answer - truth), for (N,) and (N, 1)."""
+    targets, values = torch.tensor([1.0, 2.0, 4.0]), torch.tensor([[1.5], [2.0], [3.0]])
+    axes = plot_residuals(targets, values, name="$ per kg")
+    np.testing.assert_allclose(axes.collections[0].get_offsets(), [[1.5, 0.5], [2.0, 0.0], [3.0, -1.0]])
+    assert axes.get_xlabel() == "answered $ per kg"
+    axes.get_figure().canvas.draw()
+
+
+def test_another_number_of_answers_is_refused():
+    """Several targets are drawn one by one."""
+    with pytest.raises(ValueError, match=r"`targets` has 3 numbers and `values` 6"):
+        plot_residuals(torch.zeros(3), torch.zeros(3, 2))
