@@ -19,6 +19,7 @@ from layerkit.tasks import Task
 from layerkit.tasks.outputs import split_output
 from layerkit.tasks.targets import map_targets
 from layerkit.training.device import Hardware
+from layerkit.training.memory import Pieces
 from layerkit.training.mistakes import check_ending
 from layerkit.training.moments import Callbacks, State
 from layerkit.training.optimizers import needs_closure
@@ -78,6 +79,7 @@ class Trainer:
         self._with_loss: Any = _WithLoss(self.model, self.task)
         if self.compiles:
             self._with_loss = torch.compile(self._with_loss)
+        self._pieces = Pieces(self.model, self.hardware.device)
         self._trained: frozenset[int] = frozenset()
         self._forward = self._with_loss
 
@@ -125,12 +127,13 @@ class Trainer:
         """
 
         def closure() -> Any:
-            self.optimizer.zero_grad()
-            last = len(group) - 1
-            loss = sum(
-                self._backward(share, share.own * self.world / whole, is_last=n == last)
-                for n, share in enumerate(group)
-            )
+            self._pieces.note()
+            while True:
+                try:
+                    loss = self._gradient(group, whole)
+                    break
+                except torch.OutOfMemoryError as error:
+                    self._pieces.halve(error, max(len(share.inputs) for share in group))
             self._clip()
             return loss
 
@@ -158,7 +161,7 @@ class Trainer:
 
         def closure() -> Any:
             self.optimizer.zero_grad()
-            return self._backward(share, 1.0, is_last=True)
+            return self._backward(share.inputs, share.target, 1.0, is_last=True)
 
         return float(self.optimizer.step(closure))
 
@@ -167,12 +170,23 @@ class Trainer:
         target = _to_device(self.task.check(share.target), self.hardware.device)
         return share._replace(inputs=self.hardware.move(share.inputs), target=target)
 
-    def _backward(self, share: Share, weight: float, *, is_last: bool) -> Any:
+    def _gradient(self, group: list[Share], whole: int) -> Any:
+        """Compute the gradient of a step's mean loss, over its batches and their pieces; give that loss."""
+        self.optimizer.zero_grad()
+        pieces = [
+            (inputs, target, share.own * self.world / whole * len(inputs) / len(share.inputs))
+            for share in group
+            for inputs, target in self._pieces.split(share.inputs, share.target)
+        ]
+        last = len(pieces) - 1
+        return sum(self._backward(*piece, is_last=n == last) for n, piece in enumerate(pieces))
+
+    def _backward(self, inputs: Tensor, target: Any, weight: float, *, is_last: bool) -> Any:
         shared = isinstance(self._forward, DistributedDataParallel)
         # The processes add their gradients up once a step, not once for each of its batches.
         with self._forward.no_sync() if shared and not is_last else nullcontext():
             with self.hardware.autocast():
-                loss, output = self._forward(share.inputs, share.target)
+                loss, output = self._forward(inputs, target)
             if self._is_first_batch:
                 check_ending(self.task, output)
                 self._is_first_batch = False

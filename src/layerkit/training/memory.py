@@ -1,0 +1,79 @@
+"""What to do where a batch does not fit the device's memory: take it in pieces, with the same mean gradient."""
+
+import warnings
+from operator import itemgetter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from layerkit import distributed
+from layerkit.errors import LayerkitWarning
+from layerkit.tasks.targets import map_targets
+
+
+class Pieces:
+    """In how many pieces each batch is run, and what must be put back before a batch is tried again.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Its buffers and the random state are noted before each step on an accelerator; a CPU does not run out of
+        memory in a way that could be mended.
+    device : torch.device
+        Where it is.
+    """
+
+    def __init__(self, model: nn.Module, device: torch.device) -> None:
+        self.count = 1
+        self.is_watching = device.type != "cpu"
+        self._device = device
+        self._buffers = list(model.buffers())
+        self._noted: list[Tensor] = []
+        self._random: list[Tensor] = []
+
+    def note(self) -> None:
+        """Note what a step that fails halfway would leave changed."""
+        if self.is_watching:
+            self._noted = [buffer.clone() for buffer in self._buffers]
+            self._random = [torch.get_rng_state()]
+            if self._device.type == "cuda":
+                self._random.append(torch.cuda.get_rng_state(self._device))
+
+    def split(self, inputs: Tensor, target: Any) -> list[tuple[Tensor, Any]]:
+        """Cut a batch into as many pieces as have proved to fit."""
+        if self.count == 1:
+            return [(inputs, target)]
+        pieces, size = min(self.count, len(inputs)), len(inputs)
+        cuts = [slice(n * size // pieces, (n + 1) * size // pieces) for n in range(pieces)]
+        return [(inputs[cut], map_targets(itemgetter(cut), target)) for cut in cuts]
+
+    def halve(self, error: torch.OutOfMemoryError, size: int) -> None:
+        """Put everything back, and take half as much at once from now on.
+
+        Raises
+        ------
+        torch.OutOfMemoryError
+            There is nothing left to halve, or other processes wait for this one's part.
+        """
+        if distributed.world() > 1:
+            raise torch.OutOfMemoryError(
+                f"A batch of {size} pictures in this process does not fit its device's memory; expected one that "
+                f"does, since the other processes wait. Try batch_size={max(1, size // 2) * distributed.world()}."
+            ) from error
+        if not self.is_watching or self.count >= size:
+            raise error
+        for buffer, noted in zip(self._buffers, self._noted, strict=True):
+            buffer.detach().copy_(noted)
+        torch.set_rng_state(self._random[0])
+        if self._device.type == "cuda":
+            torch.cuda.set_rng_state(self._random[1], self._device)
+            torch.cuda.empty_cache()
+        self.count *= 2
+        warnings.warn(
+            f"A batch of {size} pictures does not fit the memory of {self._device}: it is taken in {self.count} "
+            "pieces from now on, with the mean gradient of the whole. Batch norm sees the pieces. A smaller "
+            "batch_size avoids this.",
+            LayerkitWarning,
+            stacklevel=2,
+        )
