@@ -61,7 +61,8 @@ def wilson(successes: int, samples: int) -> Interval:
     share, spread = successes / samples, _Z**2 / samples
     middle = (share + spread / 2) / (1 + spread)
     half = math.sqrt(share * (1 - share) * spread + spread**2 / 4) / (1 + spread)
-    return max(0.0, middle - half), min(1.0, middle + half)
+    low = 0.0 if successes == 0 else middle - half
+    return low, 1.0 if successes == samples else middle + half
 
 
 def _percentiles(values: Tensor) -> Interval:

@@ -3,6 +3,7 @@
 import warnings
 from copy import deepcopy
 from functools import partial
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -117,7 +118,9 @@ def _figures(task: Task, logits: Tensor, target: Any) -> Figures:
             return losses | _accuracy(decided, wanted) | {"f1": f1, "auroc": _auroc(answers, wanted)}
         case Multiclass():
             decided = task.decide(logits)
-            return losses | _accuracy(decided, wanted) | {"macro_f1": _macro_f1(decided, wanted)}
+            counted = _counted(task, wanted)
+            macro_f1 = _macro_f1(decided, wanted.where(counted, decided), counted.float())
+            return losses | _accuracy(decided[counted], wanted[counted]) | {"macro_f1": macro_f1}
         case Multilabel():
             precision = _average_precision(answers, wanted)
             return losses | {"macro_f1": _f1(task.decide(logits), wanted), "average_precision": precision}
@@ -135,30 +138,38 @@ def _of_parts(task: MultiTask, logits: Tensor, target: Any) -> Figures:
     }
 
 
-def sample_losses(task: Task, logits: Tensor, target: Any) -> Tensor | None:
-    """Give each sample's loss (N,), or None where torch cannot take the loss apart."""
+def sample_losses(task: Task, logits: Tensor, target: Any) -> Tensor:
+    """Give each sample's loss (N,)."""
 
     def one(row: Tensor, wanted: Any) -> Tensor:
         return task.criterion(row.unsqueeze(0), map_targets(lambda part: part.unsqueeze(0), wanted))
 
     try:
         return torch.vmap(one)(logits, target)
-    except (RuntimeError, ValueError, TypeError):  # a loss of the user's own, which looks at values
-        return None
+    except RuntimeError:  # torch cannot vectorise every loss: not its own weighted and smoothed cross-entropy
+        rows = range(len(logits))
+        return torch.stack([one(logits[row], map_targets(itemgetter(row), target)) for row in rows])
 
 
 def _loss(task: Task, logits: Tensor, target: Any) -> dict[str, Resampled]:
     losses = sample_losses(task, logits, target)
-    if losses is None or losses.shape != (len(logits),):
+    if losses.shape != (len(logits),):  # a loss of the user's own that is no mean
         return {}
     weights = torch.ones(len(logits))
-    if isinstance(task, Multiclass) and task.class_weight is not None and not target.is_floating_point():
-        weights = task.class_weight[target]  # by whose sum torch divides
+    if isinstance(task, Multiclass) and not target.is_floating_point():
+        weights = _counted(task, target).float()
+        if task.class_weight is not None:  # by whose sum torch divides
+            weights = weights * task.class_weight[target.where(weights > 0, 0)]
     return {"loss": lambda counts: counts @ (weights * losses) / (counts @ weights)}
 
 
+def _counted(task: Multiclass, wanted: Tensor) -> Tensor:
+    """Tell which targets have a class."""
+    return wanted != (-1 if task.ignore_index is None else task.ignore_index)
+
+
 def _accuracy(decided: Tensor, wanted: Tensor) -> Figures:
-    return {"accuracy": wilson(int((decided == wanted).sum()), len(wanted))}
+    return {"accuracy": wilson(int((decided == wanted).sum()), len(wanted))} if len(wanted) else {}
 
 
 def _of_numbers(values: Tensor, wanted: Tensor) -> Figures:
@@ -183,13 +194,14 @@ def _f1(decided: Tensor, wanted: Tensor) -> Resampled:
     return lambda counts: (2 * (counts @ both) / (counts @ either)).nan_to_num().mean(1)
 
 
-def _macro_f1(decided: Tensor, wanted: Tensor) -> Resampled:
+def _macro_f1(decided: Tensor, wanted: Tensor, weights: Tensor) -> Resampled:
     """Average F1 over the classes that a resample holds or that are answered in it, as torchmetrics does."""
     present, columns = torch.unique(torch.cat([decided, wanted]), return_inverse=True)
     decided, wanted = torch.split(columns, len(wanted))
     right = (decided == wanted).float()
 
     def figure(counts: Tensor) -> Tensor:
+        counts = counts * weights
         both = _per_class(counts * right, wanted, len(present))
         either = _per_class(counts, decided, len(present)) + _per_class(counts, wanted, len(present))
         return (2 * both / either).nanmean(1)

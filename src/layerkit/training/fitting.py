@@ -114,7 +114,7 @@ def fit(
         `OneCycleLR` and `CyclicLR`; `per_batch` says otherwise. With an `optimizer` of yours the default is
         a constant rate.
     callbacks : sequence of objects
-        Those of `layerkit.callbacks`, or any with some of the moments that `layerkit.callbacks.State` names.
+        Those of ``layerkit.callbacks``, or any objects with some of the same moments.
     metrics : dict of str to torchmetrics.Metric, optional
         Instead of the task's own.
     monitor : str
@@ -229,6 +229,7 @@ def fit(
         if state.stopped:
             lines.say(f"stopped after epoch {session.done}: {state.stopped}")
         called.call("on_fit_end", state)
+    session.measure_uncertainty()
     lines.say(f"the model holds the weights of {best.reason()}")
     return Run(session.history, best.epoch, best.value, best.monitor, best.reason(), str(hardware))
 

@@ -258,8 +258,12 @@ def validate(
     *,
     is_shared: bool = True,
     between: Callable[[], None] = nothing,
+    keep: Callable[[Tensor, Any], None] | None = None,
 ) -> dict[str, float]:
-    """Pass once over held-out data; give the mean loss and the metrics, over all processes."""
+    """Pass once over held-out data; give the mean loss and the metrics, over all processes.
+
+    `keep` gets each batch's logits and targets.
+    """
     model.eval()
     world = distributed.world() if is_shared else 1
     if metrics is not None:
@@ -276,6 +280,8 @@ def validate(
         total += loss.to(exact) * len(inputs)
         images += len(inputs)
         logits, _ = split_output(output)
+        if keep is not None:
+            keep(logits.float(), target)
         if metrics is not None:
             metrics.update(*task.metric_inputs(logits.float(), target))
         if progress is not None:

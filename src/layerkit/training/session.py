@@ -7,18 +7,21 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from layerkit import distributed
 from layerkit.errors import LayerkitError, NonFiniteError
+from layerkit.intervals import Estimate, confidence_intervals
 from layerkit.loading import PictureLoader
 from layerkit.tasks import Task
+from layerkit.tasks.targets import map_targets
 from layerkit.training.best import Best
 from layerkit.training.checkpoint import Checkpoint, Store
 from layerkit.training.device import Hardware, move_model
 from layerkit.training.history import History, Row, format_row
 from layerkit.training.interrupting import Interruption
 from layerkit.training.loop import Tally, validate
+from layerkit.training.losses import LossTask
 from layerkit.training.moments import Callbacks, State
 from layerkit.training.phases import Phase, begin_epoch, can_begin_anywhere, count_images
 from layerkit.training.progress import Progress
@@ -48,6 +51,7 @@ class Session:
     resumed: dict[str, Any] | None = None
     tally: Tally = field(default_factory=Tally)
     _saved_at: float | None = None
+    _answers: list[tuple[Tensor, Any]] = field(default_factory=list)
 
     @property
     def history(self) -> History:
@@ -142,13 +146,19 @@ class Session:
     def _validate(self, phase: Phase, between: Callable[[], None]) -> dict[str, float]:
         is_shared = phase.trainer.is_shared
         evaluated = self._evaluated(phase)
+        self._answers.clear()
         if is_shared:  # batch norm has seen another slice in each process
             distributed.copy_from_first(list(evaluated.buffers()))
         assert phase.valid is not None
         return validate(
             evaluated, self.task, phase.valid, self.hardware, self.metrics, self.progress,
-            is_shared=is_shared, between=between,
+            is_shared=is_shared, between=between, keep=self._keep_answers,
         )  # fmt: skip
+
+    def _keep_answers(self, logits: Tensor, target: Any) -> None:
+        """Keep what was answered, one row a picture, until it is known whether this epoch is the best."""
+        if logits.ndim <= 2 and distributed.world() == 1:
+            self._answers.append((logits, target))
 
     def _evaluated(self, phase: Phase) -> nn.Module:
         own = self.state.evaluated if phase.name == "full" else None
@@ -163,6 +173,10 @@ class Session:
         if is_best:
             self.best.epoch, self.best.value = row["epoch"], value
             self.best.weights.update(phase.weights(self._evaluated(phase)))
+            if self._answers:
+                logits, target = zip(*self._answers, strict=True)
+                joined = map_targets(lambda *parts: torch.cat(parts), *target)
+                self.best.answers = {"logits": torch.cat(logits), "target": joined}
         self.progress.say(format_row(row, epochs=self.state.epochs, best=is_best))
         self.callbacks.call("on_epoch_end", self.state)
         is_end = row["epoch"] == phase.epochs[-1] + 1 or bool(self.state.stopped)
@@ -198,6 +212,7 @@ class Session:
         state = {
             "history": list(self.history),
             "best_value": self.best.value,
+            "best_answers": self.best.answers,
             "task": dict(self.task.state_dict()),
             "phase": phase.state(),
             "tally": vars(self.tally),
@@ -215,6 +230,23 @@ class Session:
             self.best.weights = copy_of_weights(self.model)
             if self.store is not None:
                 self.store.forget_best()
+
+    def measure_uncertainty(self) -> None:
+        """Give the best epoch's figures their confidence intervals, and say whether it could be chance."""
+        if not self.best.answers or isinstance(self.task, LossTask):
+            return
+        intervals = confidence_intervals(self.task, **self.best.answers)
+        row = self.history[self.best.epoch - 1]
+        for name, interval in intervals.items():
+            if f"valid_{name}" in row:
+                row[f"valid_{name}"] = Estimate(row[f"valid_{name}"], interval)
+        monitored = row.get(str(self.best.monitor))
+        if not isinstance(monitored, Estimate) or monitored.low is None or monitored.high is None:
+            return
+        values = [other[str(self.best.monitor)] for other in self.history]
+        alike = sum(monitored.low <= value <= monitored.high for value in values) - 1
+        within = f"; {alike} other epochs lie within that: which is the best is partly chance"
+        self.progress.say(f"{self.best.monitor} {monitored} with 95% confidence{within if alike else ''}")
 
     def apply_best(self) -> None:
         """Put the best weights into the model."""
@@ -234,6 +266,7 @@ class Session:
         self.state.history.extend(self.resumed["history"])
         self.state.stopped = self.resumed["stopped"]
         self.best.epoch, self.best.value = self.resumed["best_epoch"], self.resumed["best_value"]
+        self.best.answers = self.resumed["best_answers"]
         self.best.weights = {name: value.to(self.hardware.device) for name, value in weights.items()}
         self.task.load_state_dict(self.resumed["task"])
         self.callbacks.load_state(self.resumed["callbacks"])
