@@ -11,6 +11,7 @@ from PIL import Image
 
 from layerkit import __version__, split_folder
 from layerkit.cli import main
+from layerkit.cli.running import COMMANDS
 
 
 def test_version_and_help(capsys):
@@ -63,7 +64,7 @@ def pets(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("command", ["demo", "split", "check"])
+@pytest.mark.parametrize("command", [add.__name__.removeprefix("add_") for add in COMMANDS])
 def test_help_shows_an_example(command, capsys):
     """The example begins with the command itself, and no line is wider than a terminal."""
     with pytest.raises(SystemExit) as end:
@@ -211,3 +212,39 @@ def test_the_command_in_a_process_of_its_own(pets):
     assert check.returncode == 1
     assert r"train/cat/\u732b.jpg" in check.stdout
     assert check.stderr == ""
+
+
+@pytest.fixture
+def trained(pets, monkeypatch):
+    """Stand beside the folder pets, split from those pictures, and a predictor that was trained on it."""
+    split_folder(pets / "PetImages", "pets", valid=0.3, seed=0, progress=False)
+    arguments = ["--model", "squeezenet1_1", "--weights", "none", "--epochs", "2", "--frozen-epochs", "1"]
+    assert main(["train", "pets", *arguments, "--batch-size", "8", "--curves", "curves.png"]) == 0
+    return pets
+
+
+@pytest.mark.slow
+def test_from_training_to_the_exported_program(trained, capsys):
+    """Each command takes what the one before it left, and says what it did."""
+    assert (trained / "curves.png").stat().st_size > 1000
+    assert main(["evaluate", "predictor.safetensors", "pets"]) == 0
+    assert main(["predict", "predictor.safetensors", "pets/valid/cat", "pets/valid/dog/*.png"]) == 0
+    printed = capsys.readouterr().out
+    assert "accuracy             " in printed
+    assert sum(line.startswith("pets/valid") for line in printed.splitlines()) == 6
+    assert main(["predict", "predictor.safetensors", "pets/valid/cat", "--csv", "answers.csv"]) == 0
+    assert len((trained / "answers.csv").read_text().splitlines()) == 4
+    assert main(["report", "predictor.safetensors", "pets"]) == 0
+    assert "<html" in (trained / "report.html").read_text(encoding="utf-8")
+    assert main(["export", "predictor.safetensors", "pets.pt2"]) == 0
+    assert (trained / "pets.pt2").exists()
+
+
+def test_other_classes_than_the_predictors_are_refused(trained, capsys):
+    """The message names both."""
+    (trained / "pets" / "valid" / "cat").rename(trained / "pets" / "valid" / "bird")
+    assert main(["evaluate", "predictor.safetensors", "pets"]) == 1
+    assert (
+        "the class folders are bird, dog, and predictor.safetensors answers cat, dog"
+        in capsys.readouterr().err
+    )

@@ -2,6 +2,7 @@
 
 import atexit
 import os
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -74,6 +75,15 @@ def gather_rows(rows: Tensor) -> list[Tensor]:
     gathered = [torch.empty_like(padded) for _ in counts]
     dist.all_gather(gathered, padded)
     return [part[:count] for part, count in zip(gathered, counts, strict=True)]
+
+
+def gather_objects(own: Any) -> list[Any]:
+    """Give every process what each of them has, in order; for small things of any kind."""
+    if world() == 1:
+        return [own]
+    gathered: list[Any] = [None] * world()
+    dist.all_gather_object(gathered, own)
+    return gathered
 
 
 def _own_store() -> dist.Store | None:

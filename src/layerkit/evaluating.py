@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -154,15 +155,15 @@ class _Seen:
 
     def gathered(self, loader: Iterable[Any]) -> tuple[Tensor | None, Any]:
         """Give all logits, unless there are none, and all targets, over all processes."""
-        target = map_targets(lambda *parts: torch.cat(parts), *self.targets)
-        if not self.logits:
+        join = partial(map_targets, lambda *parts: torch.cat(parts))
+        logits = torch.cat(self.logits).cpu() if self.logits else None
+        target = join(*self.targets) if self.targets else None
+        if distributed.world() > 1:  # some of which may have had no sample
+            parts = [part for part in distributed.gather_objects((logits, target)) if part[0] is not None]
+            if parts:
+                logits, target = torch.cat([part[0] for part in parts]), join(*(part[1] for part in parts))
+        if logits is None:
             return None, target
-        device = self.logits[0].device
-
-        def gather(rows: Tensor) -> Tensor:
-            return torch.cat(distributed.gather_rows(rows.to(device))).cpu()
-
-        logits, target = gather(torch.cat(self.logits)), map_targets(gather, target)
         if distributed.world() > 1 and isinstance(loader, PictureLoader):
             ranks = range(distributed.world())
             dealt = torch.tensor([p for rank in ranks for p in loader.batch_sampler.positions(rank)])

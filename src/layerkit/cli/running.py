@@ -8,13 +8,17 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from layerkit._version import __version__
+from layerkit.cli.answering import add_evaluate, add_export, add_predict, add_report
 from layerkit.cli.checking import add_check
 from layerkit.cli.demo import add_demo
 from layerkit.cli.splitting import add_split
+from layerkit.cli.training import add_train
 from layerkit.errors import LayerkitError, LayerkitWarning
 
 # Each adds one command: its arguments, and the function that takes them and gives the status.
-COMMANDS = (add_demo, add_split, add_check)
+COMMANDS = (
+    add_demo, add_split, add_check, add_train, add_evaluate, add_predict, add_report, add_export
+)  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

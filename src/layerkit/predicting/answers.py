@@ -48,11 +48,13 @@ class Prediction:
 
     def __repr__(self) -> str:
         where = "" if self.path is None else f"{self.path!r}: "
-        return f"Prediction({where}{self._answer()})"
+        return f"Prediction({where}{self.text})"
 
-    def _answer(self) -> str:
+    @property
+    def text(self) -> str:
+        """The answer in words, such as ``"cat 0.981"``."""
         if self.parts is not None:
-            return "; ".join(f"{name} {part._answer()}" for name, part in self.parts.items())
+            return "; ".join(f"{name} {part.text}" for name, part in self.parts.items())
         if self.values is not None:
             names = self.names or ("",) * len(self.values)
             pairs = zip(names, self.values, strict=True)

@@ -9,7 +9,7 @@ _DELAY_SECONDS = 1.0
 
 
 class Progress:
-    """Count files on a bar on stderr, which appears only after a second.
+    """Count files on a bar on stderr, where that is a terminal, which appears only after a second.
 
     Parameters
     ----------
@@ -23,7 +23,12 @@ class Progress:
 
     def __init__(self, title: str, total: int | None = None, *, shown: bool = True) -> None:
         self._bar: tqdm[Any] = tqdm(
-            desc=title, total=total, unit=" files", delay=_DELAY_SECONDS, disable=not shown, leave=False
+            desc=title,
+            total=total,
+            unit=" files",
+            delay=_DELAY_SECONDS,
+            disable=None if shown else True,
+            leave=False,
         )
         self.add = self._bar.update
 
