@@ -9,7 +9,7 @@ from torchvision.models.video import mvit
 from layerkit.heads import find_head, replace_head
 from layerkit.tasks import Binary, Multiclass, Multilabel, MultiTask, Regression
 
-# The smallest model of each family, and the smallest picture or clip that it takes.
+# The smallest model of each family, and a small picture or clip that it takes.
 SMALL = {
     "alexnet": (3, 64, 64),
     "convnext_tiny": (3, 32, 32),

@@ -25,6 +25,10 @@ def case(name):
         "binary": (Binary(threshold=0.4, pos_weight=2.0), whole % 2),
         "multiclass": (Multiclass(5), whole),  # of which the fifth is in no target
         "weighted": (Multiclass(4, class_weight="balanced", label_smoothing=0.1), whole),
+        "ignoring": (
+            Multiclass(4, ignore_index=9, class_weight=[1.0, 2.0, 3.0, 4.0]),
+            whole.where(whole != 3, 9),
+        ),
         "multilabel": (Multilabel(3), torch.randint(0, 2, (N, 3))),
         "parts": (MultiTask({"a": Regression(2), "b": Binary()}), {"a": numbers, "b": whole % 2}),
     }[name]
@@ -35,7 +39,9 @@ def case(name):
 
 
 @pytest.mark.filterwarnings("ignore:No .* samples in targets")
-@pytest.mark.parametrize("name", ["regression", "binary", "multiclass", "weighted", "multilabel", "parts"])
+@pytest.mark.parametrize(
+    "name", ["regression", "binary", "multiclass", "weighted", "ignoring", "multilabel", "parts"]
+)
 def test_a_figure_of_counts_is_the_metric_of_the_resample(name):
     """Each figure on a row of counts is what torchmetrics gives for the samples repeated that often."""
     task, logits, target = case(name)
@@ -101,26 +107,24 @@ def test_wilson_by_the_textbook():
 def test_the_same_every_time_and_no_trace():
     """The seed is fixed, and neither torch's nor NumPy's global state moves; nor does the task."""
     task, logits, target = case("binary")
-    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
     first, second = (confidence_intervals(task, logits, target) for _ in range(2))
     assert first == second
     assert torch.equal(torch.get_rng_state(), torch_state)
-    assert (np.random.get_state()[1] == numpy_state).all()  # noqa: NPY002
+    assert (np.random.get_state()[1] == numpy_state).all()
 
 
 def test_what_cannot_be_computed_is_left_out():
-    """One sample, pixels, and a loss that looks at its values have no interval."""
+    """One sample, pixels, and a loss that is no mean have no interval."""
     task = Multiclass(2)
     assert confidence_intervals(task, torch.zeros(1, 2), torch.zeros(1, dtype=torch.int64)) == {}
     assert confidence_intervals(task, torch.zeros(4, 2, 3, 3), torch.zeros(4, 3, 3, dtype=torch.int64)) == {}
 
-    class Looking(Regression):
+    class Elementwise(Regression):
         def criterion(self, logits, target):
-            if logits.sum() > 0:
-                return F.mse_loss(logits, target)
-            return F.l1_loss(logits, target)
+            return F.mse_loss(logits, target, reduction="none")
 
-    found = confidence_intervals(Looking(standardize=False), torch.randn(9, 1), torch.randn(9, 1))
+    found = confidence_intervals(Elementwise(standardize=False), torch.randn(9, 1), torch.randn(9, 1))
     assert set(found) == {"mae", "rmse", "r2"}
 
 

@@ -47,10 +47,11 @@ def test_a_name_is_text_whatever_is_in_it(plot, answered):
     """Dollars and backslashes are no formula, which would fail to draw."""
     names = [r"$\frac{", "a_b^c", "<script>", "x" * 60]
     targets, probabilities = answered
-    if plot == "confusion":
-        axes = plot_confusion(targets, targets, names)
-    else:
-        axes = plot_roc(targets, probabilities, names)
+    axes = (
+        plot_confusion(targets, targets, names)
+        if plot == "confusion"
+        else plot_roc(targets, probabilities, names)
+    )
     axes.get_figure().canvas.draw()
 
 

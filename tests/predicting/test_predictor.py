@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from torchvision.models import get_model
 
 from layerkit.errors import PictureError
 from layerkit.predicting import Prediction, Predictions, Predictor
@@ -268,6 +269,33 @@ def test_an_empty_folder_and_a_wrong_batch_size_are_errors(tmp_path):
         predictor_of(Binary())(tmp_path)
     with pytest.raises(ValueError, match="`batch_size` is 0"):
         predictor_of(Binary())(tmp_path, batch_size=0)
+
+
+def test_a_broken_picture_is_named_without_a_word_of_loaders(tmp_path):
+    """Who predicts has no loaders; the remedy is another picture."""
+    path = tmp_path / "broken.png"
+    path.write_bytes(b"no picture at all")
+    with pytest.raises(PictureError, match=r"broken\.png: cannot be decoded.*Remove or replace it\.$"):
+        predictor_of(Binary())([path])
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("r3d_18", "video"),
+        ("lraspp_mobilenet_v3_large", "segmentation"),
+        ("ssdlite320_mobilenet_v3_large", "detection"),
+    ],
+)
+def test_models_that_do_not_answer_for_a_picture_are_refused(name, kind):
+    """Video, segmentation and detection are named, and the way out."""
+    options = {} if kind == "video" else {"weights_backbone": None}
+    with torch.device("meta"):
+        model = get_model(name, weights=None, **options)
+    with pytest.raises(
+        TypeError, match=rf"which is made for {kind}; expected a model with one row of outputs"
+    ):
+        Predictor(model, Binary(), PRESET)
 
 
 def test_wrong_arguments_are_refused_at_once(picture):

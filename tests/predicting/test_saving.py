@@ -68,6 +68,7 @@ def tiny_file(tmp_path):
         ("mobilenet_v3_small", BALANCED, MLPHead((8, 4), "tanh")),
         ("shufflenet_v2_x0_5", Multilabel(["p", "q", "r"]), nn.Linear),
         ("shufflenet_v2_x0_5", PARTS, None),
+        ("quantized_resnet18", Multiclass(["cat", "dog"]), None),
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
@@ -78,7 +79,7 @@ def test_a_loaded_predictor_answers_as_the_saved_one(name, task, head, tmp_path)
         task.prepare(TARGETS)
     elif task.needs_targets:
         task.prepare(torch.tensor([[1.0, 2.0], [3.0, 7.0]]) if isinstance(task, Regression) else [0, 1, 2, 2])
-    model = replace_head(getattr(models, name)(), task, head=head)
+    model = replace_head(models.get_model(name, weights=None), task, head=head)
     for parameter in model.parameters():  # also of heads that start at zero
         parameter.data += 0.02 * torch.randn_like(parameter)
     model.to(memory_format=torch.channels_last)

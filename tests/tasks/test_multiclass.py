@@ -172,6 +172,12 @@ def test_a_batch_in_which_nothing_has_a_class_teaches_nothing() -> None:
     assert logits.grad.equal(torch.zeros(4, 3))
 
 
+def test_the_index_without_a_class_is_among_the_settings() -> None:
+    """A task that is saved and rebuilt leaves out what it left out before."""
+    rebuilt = Multiclass(**Multiclass(3, ignore_index=255).settings())
+    assert rebuilt.check([0, 255]).tolist() == [0, 255]
+
+
 def test_balanced_weights_leave_out_what_has_no_class() -> None:
     """Pixels without a class are no part of the counts."""
     task = Multiclass(2, class_weight="balanced", ignore_index=255)

@@ -128,7 +128,7 @@ def plot_roc(
     axes.plot([0, 1], [0, 1], color=GRAY, linewidth=1, linestyle=":")
     for color, (name, scores, wanted, area) in _curves(targets, probabilities, classes, binary_auroc):
         alarms, found, _ = binary_roc(scores, wanted)
-        axes.plot(alarms, found, color=color, label=f"{_shortened(name)} {area:.2f}")
+        axes.plot(alarms.numpy(), found.numpy(), color=color, label=f"{_shortened(name)} {area:.2f}")
     return _finished(axes, "false alarms among the others", "found", "area", len(classes))
 
 
@@ -163,7 +163,13 @@ def plot_precision_recall(
     curves = _curves(targets, probabilities, classes, binary_average_precision)
     for color, (name, scores, wanted, area) in curves:
         precision, recall, _ = binary_precision_recall_curve(scores, wanted)
-        axes.step(recall, precision, where="post", color=color, label=f"{_shortened(name)} {area:.2f}")
+        axes.step(
+            recall.numpy(),
+            precision.numpy(),
+            where="post",
+            color=color,
+            label=f"{_shortened(name)} {area:.2f}",
+        )
     return _finished(
         axes, "found (recall)", "right among the answers (precision)", "average precision", len(classes)
     )
@@ -208,10 +214,12 @@ def plot_calibration(
     error = calibration_error(targets, probabilities, bins=bins)
     axes = ax if ax is not None else new_axes((5, 4.4))
     axes.plot([0, 1], [0, 1], color=GRAY, linewidth=1, linestyle=":")
-    middles = (torch.arange(bins) + 0.5) / bins
-    axes.bar(middles, counts / counts.max() * 0.25, width=1 / bins, color=GRAY, alpha=0.3, edgecolor="none")
-    axes.plot(mean_sure, mean_right, color=BLUE, marker="o", markersize=5)
-    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="probability of the answer", ylabel="share that is right")
+    middles, heights = (torch.arange(bins) + 0.5) / bins, 0.25 * counts / counts.max()
+    axes.bar(middles.numpy(), heights.numpy(), width=1 / bins, color=GRAY, alpha=0.3, edgecolor="none")
+    axes.plot(mean_sure.numpy(), mean_right.numpy(), color=BLUE, marker="o", markersize=5)
+    chosen = probabilities.ndim == 2 and probabilities.shape[1] > 1 and targets.ndim == 1
+    xlabel, ylabel = ("of the answer", "that is right") if chosen else ("of yes", "that is yes")
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel=f"probability {xlabel}", ylabel=f"share {ylabel}")
     axes.set_title(f"expected calibration error {error:.3f}", fontsize=10)
     return axes
 

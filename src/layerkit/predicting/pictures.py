@@ -10,6 +10,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from layerkit.decoding import decode, pil_to_tensor
+from layerkit.errors import PictureError
 from layerkit.splitting import is_picture, list_pictures
 
 Picture = str | Path | bytes | Image.Image | np.ndarray[Any, Any] | Tensor
@@ -55,7 +56,7 @@ def read_picture(source: Any) -> Tensor:
         A file or its contents cannot be decoded.
     """
     if isinstance(source, str | Path | bytes):
-        return decode(source)
+        return _decode(source)
     if isinstance(source, Image.Image):
         return pil_to_tensor(ImageOps.exif_transpose(source))  # as `decode` does with the same file
     if isinstance(source, np.ndarray):
@@ -70,6 +71,15 @@ def read_picture(source: Any) -> Tensor:
         f"The picture is a {type(source).__name__}; expected a path, bytes, a PIL picture, a uint8 array "
         "(H, W, 3), a uint8 tensor (3, H, W), or a list of these."
     )
+
+
+def _decode(source: str | Path | bytes) -> Tensor:
+    try:
+        return decode(source)
+    except PictureError as error:  # its second remedy is for those who train
+        raise PictureError(
+            str(error).replace(", or pass errors='skip' to the loaders", "")
+        ) from error.__cause__
 
 
 def path_of(source: Any) -> str | None:

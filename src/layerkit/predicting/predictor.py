@@ -18,6 +18,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from layerkit.distributed import is_writer
+from layerkit.heads.families import family_of
+from layerkit.heads.finding import unwrapped
 from layerkit.predicting.answers import Prediction, Predictions, answers
 from layerkit.predicting.architectures import Architecture
 from layerkit.predicting.exporting import check_suffix, draw_pictures, write_program
@@ -303,6 +305,14 @@ def _check_kinds(model: Any, task: Any, preset: Any) -> None:
     if not isinstance(model, nn.Module):
         raise TypeError(
             f"`model` is a {type(model).__name__}; expected a torch.nn.Module with a trained head."
+        )
+    _, inner = unwrapped(model)
+    known = family_of(inner)
+    if known is not None and known[1].kind != "classification":
+        raise TypeError(
+            f"`model` is a {type(inner).__name__}, which is made for {known[1].kind}; expected a model with one "
+            "row of outputs a picture, such as torchvision.models.resnet18(). Call the model itself, and keep "
+            "its weights with safetensors.torch.save_model(model, path)."
         )
     if not isinstance(task, Task):
         raise TypeError(

@@ -38,6 +38,9 @@ def sections_of(task: Task, logits: Tensor, target: Any, samples: Samples | None
 
 def _of_classes(task: Binary | Multiclass, logits: Tensor, target: Tensor) -> Sections:
     read, wanted = task.metric_inputs(logits, target)
+    if isinstance(task, Multiclass) and task.ignore_index is not None:
+        counted = wanted != task.ignore_index
+        logits, read, wanted = logits[counted], read[counted], wanted[counted]
     decided = task.decide(logits)
     counts = count_confusion(wanted, decided, len(task.classes))
     matrix = figure(
@@ -78,7 +81,7 @@ def _of_numbers(task: Regression, logits: Tensor, target: Tensor) -> Sections:
         )
         for name, off, true in zip(names, errors.T, target.T, strict=True)
     ]
-    columns = ("target", "mean absolute error", "root mean square", "mean", "95% are below", "truth")
+    columns = ("target", "mean absolute error", "root mean square", "mean error", "95% are below", "truth")
     drawn = [
         figure(
             lambda index=index, name=name: plot_residuals(target[:, index], values[:, index], name=name),  # type: ignore[misc]
@@ -182,7 +185,7 @@ def _calibration(read: Tensor, wanted: Tensor) -> Html:
     drawn = figure(
         lambda: plot_calibration(wanted, read),
         f"Reliability diagram; the expected calibration error is {error:.3f}.",
-        "On the dotted line, answers are right as often as they claim. The bars show how many answers there are.",
+        "On the dotted line, what is said to be probable comes true as often as that. The bars count answers.",
     )
     said = (
         f"The expected calibration error is {error:.3f}: that far apart are, on average, how probable an answer "

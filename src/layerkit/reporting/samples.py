@@ -62,8 +62,9 @@ def worst(task: Task, logits: Tensor, target: Any) -> list[int]:
     read, wanted = task.metric_inputs(logits, target)
     match task:
         case Multiclass():
-            wrong = task.decide(logits) != wanted
-            badness = 1 - read.gather(1, wanted.unsqueeze(1)).squeeze(1)
+            counted = wanted != (-1 if task.ignore_index is None else task.ignore_index)
+            wrong = (task.decide(logits) != wanted) & counted
+            badness = 1 - read.gather(1, wanted.where(counted, 0).unsqueeze(1)).squeeze(1)
         case Binary():
             wrong = task.decide(logits) != wanted
             badness = (read - wanted).abs()
@@ -128,7 +129,8 @@ def describe_truth(task: Task, target: Tensor) -> str:
     """Put a target into the words of an answer."""
     match task:
         case Multiclass():
-            return task.classes[int(target.argmax() if target.ndim else target)]
+            index = int(target.argmax() if target.ndim else target)
+            return "no class" if index == task.ignore_index else task.classes[index]
         case Binary():
             return task.classes[int(target >= 0.5)]
         case Multilabel():
