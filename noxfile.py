@@ -35,7 +35,9 @@ def lower_bounds(requirements: list[str]) -> list[str]:
 @nox.session(venv_backend="none")
 def tests(session: nox.Session) -> None:
     """Run the tests, and every code block of the README and the docs."""
-    session.run("pytest", *session.posargs)
+    # A file's tests stay in one process, since the blocks of a page build on each other.
+    shared_out = ("-n", "2", "--dist", "loadfile")
+    session.run("pytest", *shared_out, *session.posargs, env={"OMP_NUM_THREADS": "1"})
 
 
 @nox.session(venv_backend="none")

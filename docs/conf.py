@@ -13,6 +13,7 @@ copyright = f"2026, {author}"
 version = release = layerkit.__version__
 
 extensions = [
+    "matplotlib.sphinxext.plot_directive",
     "myst_parser",
     "numpydoc",
     "sphinx.ext.autodoc",
@@ -63,6 +64,10 @@ intersphinx_mapping = {
         "torchvision": "https://docs.pytorch.org/vision/stable/",
     }.items()
 }
+
+plot_include_source = True
+plot_html_show_formats = False
+plot_html_show_source_link = False
 
 html_theme = "furo"
 html_title = "layerkit"

@@ -189,6 +189,12 @@ class FeatureBatches:
             yield features[indices], map_targets(itemgetter(indices), self.targets)
 
 
+def is_one_linear_layer(head: nn.Module) -> bool:
+    """Tell whether a head is a linear layer, or a 1x1 convolution, with nothing but pooling beside it."""
+    first = _first_linear(head)
+    return first is not None and first is _last_linear(head) and {"weight"} <= set(first._parameters)
+
+
 def constant_logits(task: Any, targets: Any) -> Tensor | None:
     """Ask the task for the best constant answer; a plain loss has none."""
     return task.constant_logits(map_targets(Tensor.cpu, targets)) if isinstance(task, Task) else None
@@ -234,8 +240,8 @@ def _check_head_is_last(model: nn.Module, site: Site, inputs: Tensor) -> None:
             return
     raise HeadError(
         f"The output of the layer {site.path!r} is not the model's output; expected nothing but the head after "
-        "the frozen part, since the backbone runs only once. Use frozen_epochs=0 and "
-        "freeze_backbone(model) instead."
+        "the frozen part, since the backbone runs only once. Remove what stands after it in forward(), such as a "
+        "softmax, which the task applies itself; or use frozen_epochs=0 and freeze_backbone(model)."
     )
 
 

@@ -385,3 +385,20 @@ def test_bf16_on_a_cpu_is_near_fp32(blobs):
         assert model.weight.dtype == torch.float32
     assert losses[0] != losses[1]
     assert losses[0] == pytest.approx(losses[1], rel=0.02)
+
+
+def test_bytes_are_refused_and_large_floats_warned_of():
+    """Pictures that nobody has normalised are found in the first batch."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(48, 2))
+    pictures, targets = torch.randint(0, 256, (4, 3, 4, 4), dtype=torch.uint8), torch.arange(4) % 2
+    with pytest.raises(TypeError, match="pictures of dtype uint8; expected normalised"):
+        fit(model, Multiclass(2), [(pictures, targets)], epochs=1, progress=False)
+    with pytest.warns(LayerkitWarning, match=r"values up to 2.., as bytes do"):
+        fit(model, Multiclass(2), [(pictures.float(), targets)], epochs=1, progress=False)
+
+
+def test_a_batch_of_one_is_explained_where_batch_norm_fails():
+    """torch's own message does not say what to do."""
+    model = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 2))
+    with pytest.raises(ValueError, match=r"a batch of a single picture.*drop_last=True"):
+        fit(model, Multiclass(2), [(torch.randn(1, 3), torch.tensor([1]))], epochs=1, progress=False)

@@ -57,7 +57,9 @@ def test_pieces_give_the_whole_batchs_gradient():
 def test_what_the_failed_attempt_moved_is_put_back():
     """Batch norm counts each piece once, and none of the attempts that failed."""
     model = trained(4, nn.BatchNorm1d(4))
-    assert int(model[0].num_batches_tracked) == 4 * 4  # room for 4: pieces of 2, 3, 2 and 3 in each of four steps
+    assert (
+        int(model[0].num_batches_tracked) == 4 * 4
+    )  # room for 4: pieces of 2, 3, 2 and 3 in each of four steps
 
 
 @pytest.mark.usefixtures("_watching")

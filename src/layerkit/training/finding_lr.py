@@ -55,6 +55,7 @@ class LearningRates:
         Returns
         -------
         matplotlib.axes.Axes
+            The axes of the losses.
         """
         return plot_rates(self.rates, self.losses, self.suggestion, ax=ax)
 

@@ -65,10 +65,13 @@ def _describe_loader(loader: Any) -> str | None:
         length = len(loader) if hasattr(loader, "__len__") else "unknown"
         return f"{type(loader).__name__} of {length} batches"
     dataset, sampler = loader.dataset, loader.batch_sampler
+    # Memory or disk is all one: the bits depend on the working size.
+    cached = None if dataset.cache is None else dataset.cache.working.to
     names = ["/".join(path.parts[-2:]) for path in dataset.paths]
     return (
         f"{len(names)} pictures ({digest(names)}), batch_size={sampler.batch_size}, seed={dataset.seed}, "
-        f"{dataset.transform.preset}, augment={describe(dataset.transform.augment)}"
+        f"{dataset.transform.preset}, augment={describe(dataset.transform.augment)}, "
+        f"exact={dataset.exact}, cached at {cached}"
     )
 
 

@@ -20,7 +20,7 @@ from layerkit.tasks.outputs import split_output
 from layerkit.tasks.targets import map_targets
 from layerkit.training.device import Hardware
 from layerkit.training.memory import Pieces
-from layerkit.training.mistakes import check_ending
+from layerkit.training.mistakes import check_ending, check_inputs
 from layerkit.training.moments import Callbacks, State
 from layerkit.training.optimizers import needs_closure
 from layerkit.training.progress import Progress
@@ -167,6 +167,8 @@ class Trainer:
 
     def _move(self, share: Share) -> Share:
         """Check a batch's targets on the host, where that waits for nothing, and bring it to the device."""
+        if self._is_first_batch and share.inputs.device.type == "cpu":
+            check_inputs(share.inputs)
         target = _to_device(self.task.check(share.target), self.hardware.device)
         return share._replace(inputs=self.hardware.move(share.inputs), target=target)
 

@@ -36,6 +36,38 @@ _SHAPE_CHANGES = (
 )
 
 
+def check_inputs(inputs: Tensor) -> None:
+    """Find pictures that were never normalised.
+
+    Parameters
+    ----------
+    inputs : Tensor
+        A batch as the loader gives it, on the host.
+
+    Raises
+    ------
+    TypeError
+        They are bytes.
+
+    Warns
+    -----
+    LayerkitWarning
+        They are floats as large as bytes.
+    """
+    how = "Take the transforms of a preset, such as Preset.from_weights(weights).eval(), in your dataset."
+    if inputs.dtype == torch.uint8:
+        raise TypeError(
+            f"The loader gives pictures of dtype uint8; expected normalised floating-point ones. {how}"
+        )
+    if inputs.ndim == 4 and inputs.is_floating_point() and inputs.amax() > 50:
+        warnings.warn(
+            f"The pictures hold values up to {inputs.amax().item():.0f}, as bytes do; normalised ones stay below "
+            f"about 3, and pretrained weights expect those. {how}",
+            LayerkitWarning,
+            stacklevel=2,
+        )
+
+
 def check_ending(task: Task, output: Any) -> None:
     """Find an activation at the end of a model that the task's loss applies itself.
 

@@ -134,7 +134,7 @@ def frozen_phase(
     """Run the backbone once over all pictures, and train the head on what it gave."""
     started = time.perf_counter()
     parts = [
-        _features(model, task, loader, hardware, progress, between)
+        features_of(model, task, loader, hardware, progress, between)
         for loader in _views(train, views, progress)
     ]
     targets = parts[0][1]
@@ -153,7 +153,7 @@ def frozen_phase(
     )
     held_out = None
     if valid is not None:
-        features, valid_targets = _features(model, task, valid, hardware, progress, between)
+        features, valid_targets = features_of(model, task, valid, hardware, progress, between)
         size += len(features)
         held_out = FeatureBatches([head.standardize(features)], valid_targets, batch_size=1024, shuffle=False)
     seconds = time.perf_counter() - started
@@ -170,7 +170,7 @@ def frozen_phase(
     return Phase("frozen", epochs, trainer, schedule, batches, held_out, lambda _: head.state_for_model())
 
 
-def _features(
+def features_of(
     model: nn.Module,
     task: Task,
     loader: Iterable[Batch],
@@ -178,6 +178,8 @@ def _features(
     progress: Progress,
     between: Callable[[], None],
 ) -> tuple[Tensor, Any]:
+    """Give the float32 features of all pictures, over all processes, and their checked targets, on the device."""
+
     def each(inputs: Tensor, target: Any) -> Batch:
         between()
         progress.advance(len(inputs) * distributed.world())

@@ -131,6 +131,14 @@ class Session:
             )  # fmt: skip
         except NonFiniteError as error:
             raise NonFiniteError(f"{error}{_files(phase.train, epoch, self.tally.batch)}") from error
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise ValueError(
+                f"The loader gave a batch of a single picture, of which batch norm can tell no spread ({error}); "
+                "expected two at least. Pass drop_last=True to your DataLoader, or use folder_loaders(), which "
+                "joins such a batch to the one before."
+            ) from error
         except RuntimeError as error:
             if not isinstance(error, LayerkitError):
                 self.interruption.heed()  # Ctrl-C also ends a foreign loader's workers, which it reports first
