@@ -64,7 +64,7 @@ def test_weights_are_found_in_the_package_only_within_the_block(monkeypatch):
 
 @pytest.mark.slow
 def test_the_demo(tmp_path, capsys):
-    """It leaves its three files, reaches 0.80, beats random weights, and the loaded predictor answers."""
+    """It leaves its four files, reaches 0.80, beats random weights, and the loaded predictor answers."""
     before = torch.get_rng_state()
     with pytest.warns(LayerkitWarning, match="3 pictures stand under more than one label"):  # they do
         run = run_demo(tmp_path / "demo")
@@ -76,6 +76,7 @@ def test_the_demo(tmp_path, capsys):
     assert random_weights < tuned
     for name in ("curves.png", "predictions.png"):
         assert (tmp_path / "demo" / name).read_bytes().startswith(b"\x89PNG")
+    assert "confusion" in (tmp_path / "demo" / "report.html").read_text(encoding="utf-8").lower()
     answers = load_predictor(tmp_path / "demo" / "predictor.safetensors")(
         tmp_path / "demo" / "pets" / "valid"
     )

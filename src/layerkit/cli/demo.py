@@ -9,8 +9,8 @@ def add_demo(commands: Any) -> None:
     demo = commands.add_parser(
         "demo",
         help="train, save and show a model on pictures that the package carries",
-        description="Do the whole job on 386 pictures that the package carries: split them, train, save, and "
-        "draw the answers. Nothing comes from the network; two cores take about a minute.",
+        description="Do the whole job on 386 pictures that the package carries: split them, train, save, "
+        "draw the answers and write a report. Nothing comes from the network; two cores take about a minute.",
         epilog="example: layerkit demo my-demo",
     )
     demo.add_argument("folder", nargs="?", default="layerkit-demo", help="where the results go (%(default)s)")

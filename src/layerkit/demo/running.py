@@ -8,7 +8,17 @@ from pathlib import Path
 import torch
 from torchvision.models import SqueezeNet1_1_Weights, squeezenet1_1
 
-from layerkit import Multiclass, Preset, Run, fit, folder_loaders, load_predictor, replace_head
+from layerkit import (
+    Multiclass,
+    Predictor,
+    Preset,
+    Run,
+    fit,
+    folder_loaders,
+    load_predictor,
+    replace_head,
+    write_report,
+)
 from layerkit.decoding import decode
 from layerkit.demo.lines import train
 from layerkit.demo.weights import packaged_weights
@@ -25,8 +35,8 @@ def run_demo(folder: str | Path = "layerkit-demo") -> Run:
     Parameters
     ----------
     folder : str or Path
-        Where the results go: ``curves.png``, ``predictions.png``, ``predictor.safetensors``, beside the split
-        pictures and the run's checkpoint. Called again, it goes on from what is there.
+        Where the results go: ``curves.png``, ``predictions.png``, ``predictor.safetensors`` and
+        ``report.html``, beside the split pictures and the run's checkpoint. Called again, it goes on from what is there.
 
     Returns
     -------
@@ -43,7 +53,9 @@ def run_demo(folder: str | Path = "layerkit-demo") -> Run:
         run = train(PICTURES, folder)
         _say("for comparison, the same head on a backbone with random weights")
         guess = _random_backbone(folder)
-    _draw_answers(folder)
+    predictor = load_predictor(folder / "predictor.safetensors")
+    _draw_answers(predictor, folder)
+    _write_report(run, predictor, folder)
     frozen = max((row for row in run.history if row["phase"] == "frozen"), key=lambda row: -row["valid_loss"])
     tuned = run.history[run.best_epoch - 1]
     _say(
@@ -52,8 +64,10 @@ def run_demo(folder: str | Path = "layerkit-demo") -> Run:
         f"  {frozen['valid_accuracy']:.2f}  pretrained weights, head trained\n"
         f"  {tuned['valid_accuracy']:.2f}  pretrained weights, then all of it trained"
     )
-    names = "curves.png, predictions.png, predictor.safetensors"
-    _say(f"in {time.perf_counter() - started:.0f} s; look at {names} in {folder.resolve()}")
+    names = "report.html, curves.png and predictions.png"
+    _say(
+        f"in {time.perf_counter() - started:.0f} s; look at {names}, beside predictor.safetensors, in {folder.resolve()}"
+    )
     return run
 
 
@@ -67,9 +81,13 @@ def _random_backbone(folder: Path) -> float:
     return accuracy
 
 
-def _draw_answers(folder: Path) -> None:
-    """Load the predictor back and draw its answers for some held-out pictures."""
-    predictor = load_predictor(folder / "predictor.safetensors")
+def _write_report(run: Run, predictor: Predictor, folder: Path) -> None:
+    data = folder_loaders(folder / "pets", preset=predictor.preset, batch_size=32)
+    write_report(run, predictor, data.valid, folder / "report.html")
+
+
+def _draw_answers(predictor: Predictor, folder: Path) -> None:
+    """Draw the answers for some held-out pictures."""
     valid = folder / "pets" / "valid"
     names = random.Random(0).sample(list_pictures(valid), 12)
     classes = [path.name for path in sorted(valid.iterdir()) if path.is_dir()]
