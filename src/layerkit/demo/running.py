@@ -36,7 +36,8 @@ def run_demo(folder: str | Path = "layerkit-demo") -> Run:
     ----------
     folder : str or Path
         Where the results go: ``curves.png``, ``predictions.png``, ``predictor.safetensors`` and
-        ``report.html``, beside the split pictures and the run's checkpoint. Called again, it goes on from what is there.
+        ``report.html``, beside the split pictures and the run's checkpoint. Called again, it goes on from
+        what is there.
 
     Returns
     -------
@@ -64,10 +65,8 @@ def run_demo(folder: str | Path = "layerkit-demo") -> Run:
         f"  {frozen['valid_accuracy']:.2f}  pretrained weights, head trained\n"
         f"  {tuned['valid_accuracy']:.2f}  pretrained weights, then all of it trained"
     )
-    names = "report.html, curves.png and predictions.png"
-    _say(
-        f"in {time.perf_counter() - started:.0f} s; look at {names}, beside predictor.safetensors, in {folder.resolve()}"
-    )
+    names = "report.html, curves.png and predictions.png, beside predictor.safetensors,"
+    _say(f"in {time.perf_counter() - started:.0f} s; look at {names} in {folder.resolve()}")
     return run
 
 
