@@ -196,7 +196,7 @@ class Predictor:
         Parameters
         ----------
         path : str or Path
-            The file, replaced in one step if it is there: ``.onnx`` for ONNX, ``.pt2`` for `torch.export`.
+            The file, replaced in one step if it is there: ``.onnx`` for ONNX, ``.pt2`` for ``torch.export``.
         pictures : str, Path, list or other source, optional
             Real pictures, as a call of the predictor takes them, on which the program must answer as the
             model does. By default six are drawn.
