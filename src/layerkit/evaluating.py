@@ -16,7 +16,7 @@ from layerkit.tasks import Task
 from layerkit.tasks.outputs import split_output
 from layerkit.tasks.targets import map_targets
 from layerkit.training.device import Device, choose_hardware, move_model
-from layerkit.training.loop import validate
+from layerkit.training.loop import check_is_shared, validate
 from layerkit.training.losses import as_task
 
 if TYPE_CHECKING:
@@ -105,6 +105,7 @@ def measure(
     from torchmetrics import MetricCollection
 
     task = as_task(task)
+    check_is_shared("loader", loader)
     hardware = choose_hardware(model, device, "fp32", channels_last=False)
     move_model(model, hardware)
     task.to(hardware.device)

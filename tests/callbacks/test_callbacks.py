@@ -1,6 +1,7 @@
 """What callbacks do to a run, against independent calculations."""
 
 import csv
+import signal
 
 import pytest
 import torch
@@ -205,3 +206,21 @@ def test_what_callbacks_remember_survives_a_restart(tmp_path):
     assert started == [1, 2, 3, 4, 5]
     assert torch.equal(model.weight, whole.weight)
     assert [row["valid_loss"] for row in result.history] == [row["valid_loss"] for row in expected.history]
+
+
+def test_a_callback_that_is_used_again_begins_anew():
+    """As in the loop over the folds of a cross-validation."""
+    stopping = EarlyStopping(patience=2, min_delta=1e-3)
+    lengths = [len(run(stopping, epochs=9, lr=1e-9)[1].history) for _ in range(2)]
+    assert lengths == [3, 3]
+
+
+def test_a_late_signal_is_not_swallowed():
+    """Ctrl-C after the last batch still ends the script."""
+
+    class Late:
+        def on_fit_end(self, state):
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(Late(), epochs=1)

@@ -113,3 +113,29 @@ def test_an_epoch_without_one_finite_step_is_an_error():
     bad = (torch.full((12, 6), float("nan")), TARGETS[:12])
     with pytest.raises(NonFiniteError, match="Not one step of epoch 1/1"):
         fit(nn.Linear(6, 2), Multiclass(2), [bad], epochs=1, nonfinite="skip", progress=False)
+
+
+def test_a_step_that_is_left_out_leaves_batch_norm_alone():
+    """Its statistics are those of a run that never saw the bad batch, also where it stops the run."""
+    bad = (torch.full((12, 6), float("nan")), TARGETS[:12])
+    ends = []
+    for data in (DATA, [*DATA[:2], bad, *DATA[2:]]):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.BatchNorm1d(6), nn.Linear(6, 2))
+        fit(
+            model,
+            Multiclass(2),
+            data,
+            DATA,
+            epochs=1,
+            lr=0.01,
+            schedule="constant",
+            nonfinite="skip",
+            seed=0,
+            progress=False,
+        )
+        ends.append(model[0].running_mean)
+    assert torch.equal(*ends)
+    with pytest.raises(NonFiniteError):
+        fit(model, Multiclass(2), [bad], epochs=1, progress=False)
+    assert model[0].running_mean.isfinite().all()

@@ -39,7 +39,9 @@ class EarlyStopping:
         self._waited = 0
 
     def on_fit_start(self, state: State) -> None:
-        """Make sure that there is something to go by."""
+        """Make sure that there is something to go by, and forget an earlier run."""
+        if not state.history:
+            self._best, self._waited = None, 0
         if state.monitor is None:
             raise ValueError(
                 "EarlyStopping has nothing to go by, since `valid` is None; expected a validation loader. Pass "

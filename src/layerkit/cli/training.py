@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from layerkit.augmenting import LEVELS
+from layerkit.errors import suggestion
 from layerkit.loading import Loaders
 from layerkit.tasks import Binary, Multiclass, Task
 
@@ -32,7 +33,9 @@ def add_train(commands: Any) -> None:
     )
     train.add_argument("--epochs", type=int, default=8, help="how many in all (%(default)s)")
     train.add_argument(
-        "--frozen-epochs", type=int, default=5, help="how many of them train the head alone (%(default)s)"
+        "--frozen-epochs",
+        type=int,
+        help="how many of them train the head alone (5, or all if there are fewer)",
     )
     train.add_argument("--batch-size", type=int, default=32, help="pictures a step (%(default)s)")
     train.add_argument("--lr", type=float, help="the learning rate of the whole model's training")
@@ -62,7 +65,13 @@ def _train(given: argparse.Namespace) -> int:
     preset = Preset.from_model(given.model)
     weights = None
     if given.weights.lower() != "none":
-        weights = get_model_weights(given.model)[given.weights]
+        known = get_model_weights(given.model).__members__
+        if given.weights not in known:
+            raise ValueError(
+                f"--weights is {given.weights!r}; expected none or one of {', '.join(known)}."
+                f"{suggestion(given.weights, known)}"
+            )
+        weights = known[given.weights]
         preset = Preset.from_weights(weights)
     data = folder_loaders(
         given.root, preset=preset, batch_size=given.batch_size, augment=given.augment, seed=given.seed
@@ -71,8 +80,9 @@ def _train(given: argparse.Namespace) -> int:
     with torch.random.fork_rng():
         torch.manual_seed(given.seed)
         model = replace_head(get_model(given.model, weights=weights), task)
+    frozen = min(5, given.epochs) if given.frozen_epochs is None else given.frozen_epochs
     run = fit(
-        model, task, data.train, data.valid, epochs=given.epochs, frozen_epochs=given.frozen_epochs, lr=given.lr,
+        model, task, data.train, data.valid, epochs=given.epochs, frozen_epochs=frozen, lr=given.lr,
         monitor=given.monitor, checkpoint=given.checkpoint, seed=given.seed,
     )  # fmt: skip
     if given.curves:

@@ -23,6 +23,7 @@ class Best:
     epoch: int = 0
     value: float | None = None
     weights: dict[str, Tensor] = field(default_factory=dict, repr=False)
+    task: dict[str, Tensor] = field(default_factory=dict, repr=False)  # what the task had learnt by then
     answers: dict[str, Any] = field(default_factory=dict, repr=False)  # its logits and targets in validation
 
     def beaten_by(self, value: float | None) -> bool:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import Tensor
 from layerkit._version import __version__
 from layerkit.distributed import is_writer
 from layerkit.errors import CheckpointError
-from layerkit.saving import pack, read_tensors, unpack, write_tensors
+from layerkit.saving import atomic_path, pack, read_tensors, unpack, write_tensors
 
 FORMAT = 2
 _LAST = "last.safetensors"
@@ -81,8 +82,9 @@ class Store:
             self._write(self._best(best_epoch), dict(best), "weights")
         self._write(self.folder / _LAST, {**state, "best_epoch": best_epoch}, "state")
         self._written_best = best_epoch
+        needed = {self._best(best_epoch).stem, *(f"best-{kept.stem[-4:]}" for kept in self._kept())}
         for old in self.folder.glob("best-*.safetensors"):
-            if old != self._best(best_epoch):
+            if old.stem not in needed:
                 old.unlink(missing_ok=True)
 
     def forget_best(self) -> None:
@@ -93,10 +95,10 @@ class Store:
         """Keep the last state as that of an epoch's end, and as many before it as are wanted."""
         if not is_writer() or self.keep == 1:
             return
-        kept = self.folder / f"epoch-{epoch:04}.safetensors"
-        kept.unlink(missing_ok=True)
-        kept.hardlink_to(self.folder / _LAST)
-        for old in sorted(self.folder.glob("epoch-*.safetensors"))[: -self.keep]:
+        kept = self.folder / f"epoch-{epoch:04}-best-{self._written_best:04}.safetensors"
+        with atomic_path(kept) as temporary:
+            shutil.copyfile(self.folder / _LAST, temporary)
+        for old in self._kept()[: -self.keep]:
             old.unlink()
 
     def load(self) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
@@ -113,6 +115,10 @@ class Store:
         state = self._read(last, "state")
         self._written_best = state["best_epoch"]
         return state, self._read(self._best(state["best_epoch"]), "weights")
+
+    def _kept(self) -> list[Path]:
+        """List the states of epochs' ends, each of which names the best epoch whose weights it needs."""
+        return sorted(self.folder.glob("epoch-*-best-*.safetensors"))
 
     def _best(self, epoch: int) -> Path:
         return self.folder / f"best-{epoch:04}.safetensors"
@@ -148,17 +154,18 @@ class Store:
                 f"{FORMAT}, that of layerkit {__version__}. Go on with that version, or choose another folder."
             )
         self._check_identity(header["identity"])
-        before = header["circumstances"]
-        self.changes = [
-            f"{key} was {before[key]} and is {value}"
-            for key, value in self.circumstances.items()
-            if key in before and before[key] != value
-        ]
+        if name == "state":
+            before = header["circumstances"]
+            self.changes = [
+                f"{key} was {before[key]} and is {value}"
+                for key, value in self.circumstances.items()
+                if key in before and before[key] != value
+            ]
         content: dict[str, Any] = unpack(header["content"], tensors)
         return content
 
     def _older(self, path: Path) -> str:
-        kept = sorted(self.folder.glob("epoch-*.safetensors"))
+        kept = self._kept()
         return f", or rename {kept[-1].name} to {_LAST}" if kept and path.name == _LAST else ""
 
     def _check_identity(self, saved: Mapping[str, Any]) -> None:

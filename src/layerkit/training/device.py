@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from layerkit import distributed
 from layerkit.errors import LayerkitWarning
 
 Device = str | torch.device
@@ -81,7 +82,8 @@ def choose_hardware(
 def choose_device(device: Device = "auto") -> torch.device:
     """Take the accelerator that torch finds (CUDA, XPU, MPS), else the CPU; or check the one that was named."""
     if device == "auto":
-        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+        found = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+        return _own_device(found) if distributed.world() > 1 and found.type in ("cuda", "xpu") else found
     try:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)
@@ -91,6 +93,18 @@ def choose_device(device: Device = "auto") -> torch.device:
             "'auto', 'cpu', or an accelerator of this machine such as 'cuda:0'. Leave it out to have it chosen."
         ) from error
     return chosen
+
+
+def _own_device(found: torch.device) -> torch.device:
+    """Take one device for each process of a machine."""
+    count = torch.accelerator.device_count()
+    if distributed.local_rank() >= count:
+        raise ValueError(
+            f"{distributed.local_world()} processes run on a machine with {count} devices of type {found.type}; "
+            f"expected one device for each. Start {count}: torchrun --nproc-per-node={count}."
+        )
+    torch.accelerator.set_device_index(distributed.local_rank())
+    return torch.device(found.type, distributed.local_rank())
 
 
 def move_model(model: nn.Module, hardware: Hardware) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from layerkit import distributed
 from layerkit.plots import plot_rates
 from layerkit.tasks import Task
 from layerkit.training.device import Device, choose_hardware, move_model
@@ -116,6 +117,11 @@ def find_lr(
     True
     """
     _check_range(lowest, highest, steps, optimizer)
+    if distributed.world() > 1:
+        raise RuntimeError(
+            f"find_lr() runs in one process, and there are {distributed.world()}, which would find different rates; "
+            "expected a start without torchrun. Find the rate first, and pass it to fit(lr=...)."
+        )
     task = as_task(task)
     hardware = choose_hardware(model, device, "fp32", channels_last=False)
     before, training = copy_of_weights(model), {module: module.training for module in model.modules()}
@@ -125,8 +131,6 @@ def find_lr(
     try:
         prepare_task(task, train, Progress(shown=False))
         made = make_optimizer(optimizer, model, task, None, head_is_new=True)
-        for group in made.param_groups:  # one rate for all, as the range is of one
-            group["lr"] = lowest
         rates, losses = _rise(Trainer(model, task, made, hardware), train, lowest, highest, steps)
     finally:
         put_weights(model, before)
@@ -140,14 +144,16 @@ def _rise(
 ) -> tuple[list[float], list[float]]:
     """Take one step at each rate; give the rates and the losses, smoothed as in Adam."""
     trainer.model.train()
+    base = trainer.optimizer.defaults["lr"]  # a new head's is a multiple of it, and stays that
+    scales = [group["lr"] / base for group in trainer.optimizer.param_groups]
     factor = (highest / lowest) ** (1 / (steps - 1))
     rates: list[float] = []
     losses: list[float] = []
     average = 0.0
     for step, share in zip(range(steps), shares_of(_endless(train)), strict=False):
         rate = lowest * factor**step
-        for group in trainer.optimizer.param_groups:
-            group["lr"] = rate
+        for group, scale in zip(trainer.optimizer.param_groups, scales, strict=True):
+            group["lr"] = rate * scale
         loss = trainer.try_step(share)
         average = _SMOOTHING * average + (1 - _SMOOTHING) * loss
         smooth = average / (1 - _SMOOTHING ** (step + 1))

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DistributedSampler
 
 from layerkit import distributed
 from layerkit.heads.families import family_of
@@ -19,8 +18,15 @@ from layerkit.training.best import make_best
 from layerkit.training.checkpoint import Checkpoint
 from layerkit.training.device import Device, Hardware, Precision, choose_hardware
 from layerkit.training.history import History
-from layerkit.training.identity import circumstances_of, describe, describe_callbacks, identity_of
+from layerkit.training.identity import (
+    circumstances_of,
+    describe,
+    describe_callbacks,
+    describe_metrics,
+    identity_of,
+)
 from layerkit.training.interrupting import Interruption
+from layerkit.training.loop import check_is_shared
 from layerkit.training.losses import as_task
 from layerkit.training.moments import Callbacks, State
 from layerkit.training.optimizers import OptimizerLike
@@ -131,7 +137,9 @@ def fit(
     views : int
         How many differently augmented passes the frozen phase takes turns with; 1 is the eval transform.
     nonfinite : {"raise", "skip"}
-        What to do where a loss or gradient is NaN or infinite: stop, or leave that step out and say so.
+        What to do where a loss or gradient is NaN or infinite: stop, or leave that step out and say so. On an
+        accelerator ``"raise"`` looks before each save and at the end of an epoch, and ``"skip"`` at each step,
+        which waits for the device.
     device : str or torch.device
         ``"auto"`` takes the accelerator that torch finds, else the CPU.
     precision : {"auto", "fp32", "bf16", "fp16"}
@@ -191,10 +199,11 @@ def fit(
     best = make_best(monitor, measures)
     state = State(model, task, best.monitor, best.lower_is_better, epochs, History())
     lines = Progress(shown=progress)
-    session = Session(model, task, hardware, measures, best, lines, called, state, Interruption())
+    session = Session(
+        model, task, hardware, measures, best, metrics is not None, lines, called, state, Interruption()
+    )
     with prepared(session, seed), _algorithms(deterministic=deterministic):
         lines.say(f"on {hardware}{_with_processes()}")
-        prepare_task(task, train, lines)
         if checkpoint is not None:
             session.open_checkpoint(
                 checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint),
@@ -202,11 +211,12 @@ def fit(
                 | {"epochs": epochs, "frozen_epochs": frozen_epochs, "views": views, "lr": lr}
                 | {"accumulate": accumulate, "clip_norm": clip_norm, "nonfinite": nonfinite}
                 | {"optimizer": describe(optimizer), "schedule": describe(schedule)}
-                | {"callbacks": describe_callbacks(callbacks)},
+                | {"callbacks": describe_callbacks(callbacks), "metrics": describe_metrics(metrics)},
                 circumstances_of(hardware, compiled=compile),
             )
             if not isinstance(train, PictureLoader):
                 lines.say("this loader cannot begin in the middle: a run goes on from its last whole epoch")
+        prepare_task(task, train, lines)
         called.call("on_fit_start", state)
         # Made first, so that a mistake in its arguments is found before anything is trained.
         full = None if frozen_epochs == epochs else full_phase(
@@ -267,14 +277,7 @@ def _check_shared(model: nn.Module, train: Iterable[Any], valid: Iterable[Any] |
     if distributed.world() == 1:
         return
     for name, loader in (("train", train), ("valid", valid)):
-        sampler = getattr(loader, "sampler", None)
-        if loader is None or isinstance(loader, PictureLoader) or isinstance(sampler, DistributedSampler):
-            continue
-        raise ValueError(
-            f"`{name}` is a {type(loader).__name__} that gives every one of {distributed.world()} processes all "
-            "samples; expected each to get its part. Use folder_loaders() or table_loaders(), or give the "
-            "DataLoader a torch.utils.data.DistributedSampler."
-        )
+        check_is_shared(name, loader)
     if any(hasattr(parameter, "device_mesh") for parameter in model.parameters()):
         raise TypeError(
             "The model's parameters are sharded among processes already; expected a plain model, which every "

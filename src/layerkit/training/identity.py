@@ -1,6 +1,8 @@
 """What makes a run this run and no other: a checkpoint that was begun with something else is refused."""
 
-from collections.abc import Iterable, Sequence
+import functools
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -9,8 +11,11 @@ from torch import nn
 from layerkit import distributed
 from layerkit.loading import PictureLoader
 from layerkit.tasks import Task
+from layerkit.tasks.targets import map_targets
 from layerkit.training.checkpoint import digest
 from layerkit.training.device import Hardware
+from layerkit.training.losses import LossTask
+from layerkit.training.schedules import PerBatch
 
 
 def identity_of(
@@ -25,12 +30,17 @@ def identity_of(
     shapes = {name: list(value.shape) for name, value in model.state_dict().items()}
     return {
         "model": f"{type(model).__name__} {digest(shapes)}",
-        "task": f"{type(task).__name__} {digest(task.settings())}",
+        "task": _describe_task(task),
         "train": _describe_loader(train),
         "valid": _describe_loader(valid),
         "seed": seed,
         "monitor": monitor,
     }
+
+
+def describe_metrics(metrics: Mapping[str, Any] | None) -> list[str] | None:
+    """Name the metrics that were given instead of the task's own."""
+    return None if metrics is None else [f"{name}: {type(one).__name__}" for name, one in metrics.items()]
 
 
 def circumstances_of(hardware: Hardware, *, compiled: bool) -> dict[str, Any]:
@@ -53,7 +63,16 @@ def describe_callbacks(callbacks: Sequence[Any]) -> list[str]:
     ]
 
 
+def _describe_task(task: Task) -> str:
+    if isinstance(task, LossTask):  # any callable that was given as a loss
+        settings = {k: v for k, v in getattr(task.function, "__dict__", {}).items() if _is_plain(v)}
+        return f"{describe(task.function)} {digest(settings)}"
+    return f"{type(task).__name__} {digest(task.settings())}"
+
+
 def _is_plain(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
     return value is None or isinstance(value, int | float | str)
 
 
@@ -67,20 +86,27 @@ def _describe_loader(loader: Any) -> str | None:
     dataset, sampler = loader.dataset, loader.batch_sampler
     # Memory or disk is all one: the bits depend on the working size.
     cached = None if dataset.cache is None else dataset.cache.working.to
-    names = ["/".join(path.parts[-2:]) for path in dataset.paths]
+    top = os.path.commonpath([path.parent for path in dataset.paths])
+    names = [path.relative_to(top).as_posix() for path in dataset.paths]
+    targets = map_targets(lambda column: torch.as_tensor(column).tolist(), dataset.targets)
     return (
-        f"{len(names)} pictures ({digest(names)}), batch_size={sampler.batch_size}, seed={dataset.seed}, "
+        f"{len(names)} pictures ({digest([names, targets])}), batch_size={sampler.batch_size}, seed={dataset.seed}, "
         f"{dataset.transform.preset}, augment={describe(dataset.transform.augment)}, "
         f"exact={dataset.exact}, cached at {cached}"
     )
 
 
 def describe(value: Any) -> str | None:
-    """Name an optimizer, a schedule or a function without the addresses and rates that change from run to run."""
+    """Name an optimizer, a schedule or a function, with its settings, without what changes from run to run."""
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, torch.optim.Optimizer):
-        return f"{type(value).__name__} {digest({k: v for k, v in value.defaults.items() if k != 'params'})}"
+        groups = [{k: v for k, v in group.items() if k != "params"} for group in value.param_groups]
+        return f"{type(value).__name__} {digest(groups)}"
     if isinstance(value, torch.optim.lr_scheduler.LRScheduler):
-        return type(value).__name__
+        return f"{type(value).__name__} {digest(value.state_dict())}"
+    if isinstance(value, PerBatch):
+        return f"per_batch {describe(value.factory)}"
+    if isinstance(value, functools.partial):
+        return f"{describe(value.func)} {digest([value.args, value.keywords])}"
     return str(getattr(value, "__qualname__", type(value).__name__))

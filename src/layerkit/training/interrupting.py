@@ -36,6 +36,8 @@ class Interruption:
     ) -> None:
         for number, before in self._before.items():
             signal.signal(number, before)
+        if error is None:
+            self.heed()  # what came after the last moment at which it was looked for
 
     @property
     def is_asked_for(self) -> bool:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
+from torch.utils.data import DistributedSampler
 
 from layerkit import distributed
 from layerkit.errors import NonFiniteError
@@ -143,6 +144,7 @@ class Trainer:
         try:
             self._sound(loss, where)
         except NonFiniteError:
+            self._pieces.put_back()
             if not self.skips_nonfinite:
                 raise
             self.optimizer.zero_grad()
@@ -204,13 +206,17 @@ class Trainer:
             nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
 
     def _sound(self, loss: Any, where: str) -> Any:
-        """Where that waits for nothing, stop before a step that would spoil all."""
-        if self.hardware.device.type == "cpu":
+        """Where that waits for nothing, or where a step may be left out, stop before it spoils all."""
+        if self.hardware.device.type == "cpu" or self.skips_nonfinite:
             if self.world == 1:  # otherwise the gradient, the same for all, decides for all
-                _check_finite(loss, where)
+                _check_finite(float(loss), where)
             norm = nn.utils.get_total_norm([_dense(p.grad) for p in self.parameters if p.grad is not None])
             _check_finite(norm.item(), where, "gradient")
         return loss
+
+    def check_so_far(self, tally: Tally) -> None:
+        """Raise if a loss of this epoch was not finite: on an accelerator nobody has looked until now."""
+        _check_finite(float(tally.loss), "this epoch, up to here")
 
     def _share_model(self) -> None:
         """Have the processes add up their gradients: of what is trained now, which a callback may change."""
@@ -222,18 +228,18 @@ class Trainer:
             self._forward = DistributedDataParallel(self._with_loss)
 
     def _mean_loss(self, tally: Tally, label: str) -> float:
-        if not tally.images and tally.skipped:
+        loss, images = float(tally.loss), float(tally.images)
+        if self.world > 1:
+            exact = torch.float32 if self.hardware.device.type == "mps" else torch.float64
+            both = torch.tensor([loss, images], dtype=exact, device=self.hardware.device)
+            loss, images = distributed.sum_over_all(both).tolist()
+        if not images and tally.skipped:
             raise NonFiniteError(
                 f"Not one step of {label} had a finite loss and gradient; expected some. Lower the learning "
                 'rate, or look at what nonfinite="raise" says of the first.'
             )
-        if self.world > 1:
-            exact = torch.float32 if self.hardware.device.type == "mps" else torch.float64
-            both = torch.tensor([float(tally.loss), tally.images], dtype=exact, device=self.hardware.device)
-            loss, images = distributed.sum_over_all(both).tolist()
-            return float(loss / images)
-        _check_not_empty(tally.images)
-        return float(tally.loss) / tally.images
+        _check_not_empty(images)
+        return loss / images
 
 
 class _WithLoss(nn.Module):
@@ -312,6 +318,25 @@ def _dense(gradient: Tensor) -> Tensor:
     return gradient.coalesce().values() if gradient.is_sparse else gradient
 
 
+def check_is_shared(name: str, loader: Any) -> None:
+    """Refuse a loader that would give every one of several processes all samples.
+
+    Raises
+    ------
+    ValueError
+        It is none of layerkit's, and has no DistributedSampler.
+    """
+    sampler = getattr(loader, "sampler", None)
+    if distributed.world() == 1 or loader is None or isinstance(loader, PictureLoader):
+        return
+    if not isinstance(sampler, DistributedSampler):
+        raise ValueError(
+            f"`{name}` is a {type(loader).__name__} that gives every one of {distributed.world()} processes all "
+            "samples; expected each to get its part. Use folder_loaders() or table_loaders(), or give the "
+            "DataLoader a torch.utils.data.DistributedSampler."
+        )
+
+
 def _as_callbacks_want(share: Share, callbacks: Callbacks, state: State) -> Share:
     state.inputs, state.target = share.inputs, share.target
     callbacks.call("on_batch_start", state)
@@ -327,7 +352,7 @@ def _pair(batch: Any) -> Batch:
     )
 
 
-def _check_not_empty(images: int) -> None:
+def _check_not_empty(images: float) -> None:
     if not images:
         raise ValueError("The loader gave no batch; expected at least one picture. Check the folder.")
 

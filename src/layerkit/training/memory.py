@@ -18,8 +18,8 @@ class Pieces:
     Parameters
     ----------
     model : torch.nn.Module
-        Its buffers and the random state are noted before each step on an accelerator; a CPU does not run out of
-        memory in a way that could be mended.
+        Its buffers are noted before each step, and on an accelerator the random state too; a CPU does not run out
+        of memory in a way that could be mended.
     device : torch.device
         Where it is.
     """
@@ -34,11 +34,16 @@ class Pieces:
 
     def note(self) -> None:
         """Note what a step that fails halfway would leave changed."""
+        self._noted = [buffer.clone() for buffer in self._buffers]
         if self.is_watching:
-            self._noted = [buffer.clone() for buffer in self._buffers]
             self._random = [torch.get_rng_state()]
             if self._device.type == "cuda":
                 self._random.append(torch.cuda.get_rng_state(self._device))
+
+    def put_back(self) -> None:
+        """Undo what a batch that was no good has left in the buffers, such as batch norm's statistics."""
+        for buffer, noted in zip(self._buffers, self._noted, strict=True):
+            buffer.detach().copy_(noted)
 
     def split(self, inputs: Tensor, target: Any) -> list[tuple[Tensor, Any]]:
         """Cut a batch into as many pieces as have proved to fit."""
@@ -63,8 +68,7 @@ class Pieces:
             ) from error
         if not self.is_watching or self.count >= size:
             raise error
-        for buffer, noted in zip(self._buffers, self._noted, strict=True):
-            buffer.detach().copy_(noted)
+        self.put_back()
         torch.set_rng_state(self._random[0])
         if self._device.type == "cuda":
             torch.cuda.set_rng_state(self._random[1], self._device)

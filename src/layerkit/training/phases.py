@@ -112,6 +112,11 @@ def full_phase(
     stepper = make_schedule(
         schedule, made, epochs=len(epochs), batches=batches, lower_is_better=lower_is_better
     )
+    if valid is None and stepper.watches_metric:
+        raise ValueError(
+            "`schedule` waits for a plateau of what is monitored, and `valid` is None; expected a validation loader. "
+            "Pass one, or another schedule."
+        )
     trainer = Trainer(
         model, task, made, hardware, accumulate, clip_norm, skips_nonfinite, compiles, is_shared=True
     )

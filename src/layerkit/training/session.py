@@ -1,5 +1,6 @@
 """A run in progress: what both phases share, and what a checkpoint holds of it."""
 
+import copy
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from layerkit import distributed
 from layerkit.errors import LayerkitError, NonFiniteError
-from layerkit.intervals import Estimate, confidence_intervals
+from layerkit.intervals import Estimate, confidence_intervals, resampled_intervals
 from layerkit.loading import PictureLoader
 from layerkit.tasks import Task
 from layerkit.tasks.targets import map_targets
@@ -42,6 +43,7 @@ class Session:
     hardware: Hardware
     metrics: "MetricCollection | None"
     best: Best
+    has_own_metrics: bool
     progress: Progress
     callbacks: Callbacks
     state: State
@@ -86,6 +88,7 @@ class Session:
         if self.resumed["phase"]["name"] == phase.name:
             phase.load_state(self.resumed["phase"])
             self.tally = Tally(**self.resumed["tally"])
+            self.tally.loss = float(self.tally.loss)
             if not distributed.is_writer():  # what was saved is the first process's part
                 self.tally.loss, self.tally.images = 0.0, 0
         torch.set_rng_state(self.resumed["rng"])  # last: preparing a phase may have drawn
@@ -130,7 +133,8 @@ class Session:
                 schedule=phase.schedule, progress=self.progress, label=label, after_step=between,
             )  # fmt: skip
         except NonFiniteError as error:
-            raise NonFiniteError(f"{error}{_files(phase.train, epoch, self.tally.batch)}") from error
+            files = _files(phase.train, epoch, self.tally.batch, phase.trainer.accumulate)
+            raise NonFiniteError(f"{error}{files}") from error
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise
@@ -147,7 +151,7 @@ class Session:
             first = self.tally.skipped[0]
             self.progress.say(
                 f"{label}: {len(self.tally.skipped)} steps left out, whose loss or gradient was not finite, "
-                f"batch {first} first.{_files(phase.train, epoch, first)}"
+                f"batch {first} first.{_files(phase.train, epoch, first, phase.trainer.accumulate)}"
             )
         return loss
 
@@ -158,10 +162,14 @@ class Session:
         if is_shared:  # batch norm has seen another slice in each process
             distributed.copy_from_first(list(evaluated.buffers()))
         assert phase.valid is not None
-        return validate(
-            evaluated, self.task, phase.valid, self.hardware, self.metrics, self.progress,
-            is_shared=is_shared, between=between, keep=self._keep_answers,
-        )  # fmt: skip
+        try:
+            return validate(
+                evaluated, self.task, phase.valid, self.hardware, self.metrics, self.progress,
+                is_shared=is_shared, between=between, keep=self._keep_answers,
+            )  # fmt: skip
+        except RuntimeError:
+            self.interruption.heed()  # another process may have stopped first
+            raise
 
     def _keep_answers(self, logits: Tensor, target: Any) -> None:
         """Keep what was answered, one row a picture, until it is known whether this epoch is the best."""
@@ -181,6 +189,8 @@ class Session:
         if is_best:
             self.best.epoch, self.best.value = row["epoch"], value
             self.best.weights.update(phase.weights(self._evaluated(phase)))
+            self.best.task = copy.deepcopy(dict(self.task.state_dict()))
+            self.best.answers = {}
             if self._answers:
                 logits, target = zip(*self._answers, strict=True)
                 joined = map_targets(lambda *parts: torch.cat(parts), *target)
@@ -201,6 +211,7 @@ class Session:
         if not self.interruption.is_asked_for and self._seconds_since_saving() < self.every_seconds:
             return
         if can_begin_anywhere(phase.train):
+            phase.trainer.check_so_far(self.tally)
             self._save(phase)
         self._heed()
 
@@ -221,6 +232,7 @@ class Session:
             "history": list(self.history),
             "best_value": self.best.value,
             "best_answers": self.best.answers,
+            "best_task": self.best.task,
             "task": dict(self.task.state_dict()),
             "phase": phase.state(),
             "tally": vars(self.tally),
@@ -243,7 +255,11 @@ class Session:
         """Give the best epoch's figures their confidence intervals, and say whether it could be chance."""
         if not self.best.answers or isinstance(self.task, LossTask):
             return
-        intervals = confidence_intervals(self.task, **self.best.answers)
+        if self.has_own_metrics and self.metrics is not None:
+            metrics = copy.deepcopy(self.metrics).cpu()
+            intervals = resampled_intervals(self.task, metrics, **self.best.answers)
+        else:
+            intervals = confidence_intervals(self.task, **self.best.answers)
         row = self.history[self.best.epoch - 1]
         for name, interval in intervals.items():
             if f"valid_{name}" in row:
@@ -257,8 +273,10 @@ class Session:
         self.progress.say(f"{self.best.monitor} {monitored} with 95% confidence{within if alike else ''}")
 
     def apply_best(self) -> None:
-        """Put the best weights into the model."""
+        """Put the best weights into the model, and what the task had learnt by then into the task."""
         put_weights(self.model, self.best.weights)
+        if self.best.task:
+            self.task.load_state_dict(self.best.task)
 
     def open_checkpoint(
         self, checkpoint: Checkpoint, identity: Mapping[str, Any], circumstances: Mapping[str, Any]
@@ -274,7 +292,7 @@ class Session:
         self.state.history.extend(self.resumed["history"])
         self.state.stopped = self.resumed["stopped"]
         self.best.epoch, self.best.value = self.resumed["best_epoch"], self.resumed["best_value"]
-        self.best.answers = self.resumed["best_answers"]
+        self.best.answers, self.best.task = self.resumed["best_answers"], self.resumed["best_task"]
         self.best.weights = {name: value.to(self.hardware.device) for name, value in weights.items()}
         self.task.load_state_dict(self.resumed["task"])
         self.callbacks.load_state(self.resumed["callbacks"])
@@ -314,12 +332,13 @@ def prepared(session: Session, seed: int | None) -> Iterator[None]:
             model.to(memory_format=torch.contiguous_format)
 
 
-def _files(loader: Any, epoch: int, batch: int) -> str:
-    if not isinstance(loader, PictureLoader):
+def _files(loader: Any, epoch: int, batch: int, batches: int) -> str:
+    """Name the pictures of a step, whose batches begin with this one."""
+    if not isinstance(loader, PictureLoader) or batch >= len(loader):
         return ""
-    files = loader.files(epoch, batch)
+    files = [name for n in range(batch, min(batch + batches, len(loader))) for name in loader.files(epoch, n)]
     return (
-        f" The batch holds {', '.join(files[:8])}{f' and {len(files) - 8} more' if len(files) > 8 else ''}."
+        f" The step was on {', '.join(files[:8])}{f' and {len(files) - 8} more' if len(files) > 8 else ''}."
     )
 
 
