@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageFilter, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageFilter, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from layerkit import decoding
-from layerkit.decoding import decode, pil_to_tensor
+from layerkit.decoding import PictureFile, decode, pil_to_tensor
 from layerkit.errors import PictureError
 
 RNG = np.random.default_rng(0)
@@ -256,3 +256,93 @@ def test_pillow_alone_does_not_know_the_fake_heic() -> None:
     """The bytes that stand for HEIC here are unknown to Pillow without a plugin."""
     with pytest.raises(UnidentifiedImageError):
         Image.open(io.BytesIO(HEIC))
+
+
+LARGE = PHOTO.resize((480, 320), Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize(
+    ("at_least", "size"),
+    [
+        ((320, 480), 1),
+        ((161, 240), 1),
+        ((160, 240), 2),
+        ((80, 121), 2),
+        ((80, 120), 4),
+        ((40, 60), 8),
+        ((1, 1), 8),
+    ],
+)
+def test_large_jpegs_are_read_at_a_smaller_scale(at_least: tuple[int, int], size: int) -> None:
+    """Never below what is asked for, and close to the mean of the pixels that are left out."""
+    data = encoded(LARGE, "JPEG", quality=95)
+    picture = decode(data, at_least=at_least)
+    assert picture.shape == (3, 320 // size, 480 // size)
+    means = decode(data).double().unfold(1, size, size).unfold(2, size, size).mean((-2, -1))
+    assert (picture - means).abs().mean() < 0.6
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK"])
+def test_reduced_jpegs_come_out_in_rgb(mode: str) -> None:
+    """Grey and CMYK too."""
+    picture = decode(encoded(LARGE.convert(mode), "JPEG"), at_least=(40, 60))
+    whole = decode(encoded(LARGE.convert(mode), "JPEG")).double()
+    assert picture.shape == (3, 40, 60)
+    assert (picture - whole.unfold(1, 8, 8).unfold(2, 8, 8).mean((-2, -1))).abs().mean() < 1.5
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "BMP"])
+def test_other_formats_are_read_whole(kind: str) -> None:
+    """Only a JPEG has smaller scales inside."""
+    data = encoded(LARGE, kind)
+    assert torch.equal(decode(data, at_least=(10, 10)), decode(data))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("size", [(480, 320), (477, 323)])
+def test_reduced_jpegs_are_upright_and_in_their_place(orientation: int, size: tuple[int, int]) -> None:
+    """Width and height change places before they are compared; what would move in turning is read whole."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(PHOTO.resize(size, Image.Resampling.BICUBIC), "JPEG", exif=exif)
+    whole = decode(data)
+    assert PictureFile(data).size == whole.shape[1:]
+    reduced = decode(data, at_least=(whole.shape[1] // 4, whole.shape[2] // 4))
+    if orientation > 1 and size[0] % 4:
+        assert torch.equal(reduced, whole)
+        return
+    assert reduced.shape[1:] == tuple(-(-side // 4) for side in whole.shape[1:])
+    means = whole[:, :316, :316].double().unfold(1, 4, 4).unfold(2, 4, 4).mean((-2, -1))
+    assert (reduced[:, :79, :79] - means).abs().mean() < 0.6
+
+
+def test_an_orientation_in_xmp_alone_is_not_followed(road: str) -> None:
+    """As torchcodec has it, on every road, whole or reduced."""
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf tiff:Orientation="6"/></x:xmpmeta>'
+    data = encoded(LARGE, "JPEG", xmp=xmp)
+    assert decode(data).shape == (3, 320, 480)
+    assert decode(data, at_least=(40, 60)).shape == (3, 40, 60)
+
+
+@pytest.mark.parametrize("kept", [0.05, 0.5, 0.9, 0.99])
+def test_truncated_files_are_errors_when_reduced_too(kept: float, tmp_path: Path) -> None:
+    """Nothing is filled in with grey, and nobody's global setting is changed."""
+    data = encoded(LARGE, "JPEG")
+    file = tmp_path / "cut.jpg"
+    file.write_bytes(data[: int(len(data) * kept)])
+    with pytest.raises(PictureError, match=r"cut\.jpg: cannot be decoded .*; expected a whole picture file"):
+        decode(file, at_least=(40, 60))
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is False
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"progressive": True}, {"comment": b"words" * 20}, {"icc_profile": b"x" * 900}]
+)
+def test_the_size_in_the_header_is_that_of_the_picture(options: dict[str, Any]) -> None:
+    """Whatever stands before it, and without Pillow."""
+    data = encoded(LARGE, "JPEG", **options)
+    assert decoding._size_without_exif(data) == (320, 480)
+    assert PictureFile(data).size == (320, 480)
+    for cut in range(0, 700, 7):  # a header cut anywhere has no size, or the right one
+        assert decoding._size_without_exif(data[:cut]) in (None, (320, 480))
+    assert decoding._size_without_exif(encoded(LARGE, "JPEG", exif=Image.Exif())) in (None, (320, 480))

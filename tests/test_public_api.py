@@ -15,6 +15,7 @@ PUBLIC_NAMES = [
     "Binary",
     "Checkpoint",
     "CheckpointError",
+    "ExportError",
     "FolderDataset",
     "FolderReport",
     "Head",
@@ -36,6 +37,7 @@ PUBLIC_NAMES = [
     "Preset",
     "Regression",
     "Run",
+    "SolvedHead",
     "Split",
     "SplitError",
     "TargetError",
@@ -57,9 +59,11 @@ PUBLIC_NAMES = [
     "plan_split",
     "precompute_features",
     "replace_head",
+    "solve_head",
     "split_folder",
     "table_loaders",
     "unfreeze",
+    "write_report",
 ]
 DOCUMENTED_NAMES = [name for name in PUBLIC_NAMES if name != "__version__"]
 

@@ -5,6 +5,7 @@ from layerkit.checking import FolderReport, check_folder
 from layerkit.decoding import decode
 from layerkit.errors import (
     CheckpointError,
+    ExportError,
     HeadError,
     LayerkitError,
     LayerkitWarning,
@@ -21,6 +22,8 @@ from layerkit.heads import Head, MLPHead, find_head, replace_head
 from layerkit.loading import FolderDataset, Loaders, folder_loaders, table_loaders
 from layerkit.predicting import Prediction, Predictor, load_predictor
 from layerkit.presets import Preset, channel_statistics
+from layerkit.reporting import write_report
+from layerkit.solving import SolvedHead, solve_head
 from layerkit.splitting import Split, k_fold, plan_split, split_folder
 from layerkit.tasks import Binary, Multiclass, Multilabel, MultiTask, Regression
 from layerkit.training import Checkpoint, History, LearningRates, Run, find_lr, fit, per_batch
@@ -29,6 +32,7 @@ __all__ = [
     "Binary",
     "Checkpoint",
     "CheckpointError",
+    "ExportError",
     "FolderDataset",
     "FolderReport",
     "Head",
@@ -50,6 +54,7 @@ __all__ = [
     "Preset",
     "Regression",
     "Run",
+    "SolvedHead",
     "Split",
     "SplitError",
     "TargetError",
@@ -71,7 +76,9 @@ __all__ = [
     "plan_split",
     "precompute_features",
     "replace_head",
+    "solve_head",
     "split_folder",
     "table_loaders",
     "unfreeze",
+    "write_report",
 ]

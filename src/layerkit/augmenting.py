@@ -21,21 +21,6 @@ SMALLEST_CROP = {"light": 0.5, "standard": 0.25, "strong": 0.25}
 """The smallest share of the picture's area that a crop keeps; the levels left out keep the eval crop."""
 
 
-def random_resized_crop(
-    picture: Tensor,
-    size: tuple[int, int],
-    smallest: float,
-    interpolation: InterpolationMode,
-    rng: random.Random,
-) -> Tensor:
-    """Cut out a random window and resize it, as `torchvision.transforms.v2.RandomResizedCrop` does."""
-    top, left, height, width = random_window(picture.shape[-2], picture.shape[-1], smallest, rng)
-    window: Tensor = F.resized_crop(
-        picture, top, left, height, width, list(size), interpolation, antialias=True
-    )
-    return window
-
-
 def random_window(height: int, width: int, smallest: float, rng: random.Random) -> tuple[int, int, int, int]:
     """Draw top, left, height and width of a window with an aspect ratio between 3:4 and 4:3.
 

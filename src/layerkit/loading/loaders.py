@@ -265,7 +265,7 @@ class PictureLoader(DataLoader[Any]):
     def _read_into(self, row: Tensor, key: SampleKey) -> Sample:
         """Read and normalise in the reader, so that the thread of the model has nothing to do."""
         sample = self.dataset.read(key)
-        row.copy_(self.dataset.transform.preset.normalize(sample.pixels))
+        self.dataset.transform.preset.normalize_into(row, sample.pixels)
         return sample
 
     def _report_unreadable(self) -> None:

@@ -13,9 +13,10 @@ from torchvision.models import WeightsEnum
 from layerkit.augmenting import Augment
 from layerkit.distributed import is_writer
 from layerkit.errors import LayerkitWarning
+from layerkit.loading.caching import Cache, check_cache
 from layerkit.loading.columns import column, is_saved_split, read_table
 from layerkit.loading.datasets import OnError, PictureDataset
-from layerkit.loading.folders import VALID_NAMES, Loaders, choose_preset, make_loaders
+from layerkit.loading.folders import VALID_NAMES, Loaders, add_caches, choose_preset, make_loaders
 from layerkit.loading.loaders import Workers
 from layerkit.loading.targets import Columns, read_targets, select
 from layerkit.presets import Preset
@@ -42,6 +43,8 @@ def table_loaders(
     num_workers: Workers = "auto",
     augment: Augment | Callable[[Tensor], Tensor] | None = None,
     errors: OnError = "raise",
+    cache: Cache | None = None,
+    exact: bool = False,
     seed: int = 0,
 ) -> Loaders:
     """Make loaders from a table with one row a picture: for numbers, several labels or several targets.
@@ -84,6 +87,10 @@ def table_loaders(
         count), and a line on stderr says so.
     errors : {"raise", "skip"}
         What to do with a picture that cannot be read, as in `folder_loaders`.
+    cache : {"memory", "disk"}, optional
+        Where to keep the decoded pictures, as in `folder_loaders`.
+    exact : bool
+        Whether to decode every picture whole, as in `folder_loaders`.
     seed : int
         Governs the split, the order and the random changes.
 
@@ -102,6 +109,8 @@ def table_loaders(
         A column is missing, a value is empty, or an argument is not as described.
     SplitError
         The table cannot be split as asked. It is a `ValueError` too.
+    OSError, MemoryError
+        There is no room for the cache, or its folder cannot be written to.
 
     Warns
     -----
@@ -123,6 +132,7 @@ def table_loaders(
     (torch.Size([2, 3, 32, 32]), torch.Size([2]))
     """
     preset = choose_preset(weights, preset)
+    check_cache(cache)
     if is_saved_split(table):
         table = Split.read_csv(table)
     if isinstance(table, Split) and part is None:
@@ -145,9 +155,12 @@ def table_loaders(
             classes=read.classes,
             errors=errors,
             seed=seed,
+            exact=exact,
         )
         for name, rows in parts.items()
     }
+    if cache is not None:
+        add_caches(datasets, cache, Path(root))
     return make_loaders(datasets, preset, batch_size=batch_size, num_workers=num_workers)
 
 

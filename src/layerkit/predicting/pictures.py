@@ -1,6 +1,7 @@
 """What a predictor takes: paths, bytes, pictures and arrays, one or many."""
 
 import glob
+import random
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from layerkit.decoding import decode, pil_to_tensor
+from layerkit.decoding import PictureFile, pil_to_tensor
 from layerkit.errors import PictureError
+from layerkit.presets import Transform
 from layerkit.splitting import is_picture, list_pictures
 
 Picture = str | Path | bytes | Image.Image | np.ndarray[Any, Any] | Tensor
@@ -45,8 +47,10 @@ def collect(source: Any) -> list[Any] | None:
     return found
 
 
-def read_picture(source: Any) -> Tensor:
-    """Turn one picture of any kind into RGB, upright, uint8 (3, H, W).
+def read_pixels(source: Any, transform: Transform) -> Tensor:
+    """Turn one picture of any kind into what a preset's eval transform makes of it, in uint8.
+
+    Files are read as the loaders read them, at a reduced scale where they are far larger than needed.
 
     Raises
     ------
@@ -55,8 +59,17 @@ def read_picture(source: Any) -> Tensor:
     PictureError
         A file or its contents cannot be decoded.
     """
-    if isinstance(source, str | Path | bytes):
-        return _decode(source)
+    rng = random.Random(0)  # which evaluation never asks
+    try:
+        encoded = isinstance(source, str | Path | bytes)
+        return transform.pixels(PictureFile(source) if encoded else _as_tensor(source), rng)
+    except PictureError as error:  # its second remedy is for those who train
+        raise PictureError(
+            str(error).replace(", or pass errors='skip' to the loaders", "")
+        ) from error.__cause__
+
+
+def _as_tensor(source: Any) -> Tensor:
     if isinstance(source, Image.Image):
         return pil_to_tensor(ImageOps.exif_transpose(source))  # as `decode` does with the same file
     if isinstance(source, np.ndarray):
@@ -71,15 +84,6 @@ def read_picture(source: Any) -> Tensor:
         f"The picture is a {type(source).__name__}; expected a path, bytes, a PIL picture, a uint8 array "
         "(H, W, 3), a uint8 tensor (3, H, W), or a list of these."
     )
-
-
-def _decode(source: str | Path | bytes) -> Tensor:
-    try:
-        return decode(source)
-    except PictureError as error:  # its second remedy is for those who train
-        raise PictureError(
-            str(error).replace(", or pass errors='skip' to the loaders", "")
-        ) from error.__cause__
 
 
 def path_of(source: Any) -> str | None:

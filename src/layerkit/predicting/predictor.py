@@ -1,7 +1,6 @@
 """A trained model with all it needs to answer: pictures in, predictions out."""
 
 import json
-import random
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,7 +22,7 @@ from layerkit.heads.finding import unwrapped
 from layerkit.predicting.answers import Prediction, Predictions, answers
 from layerkit.predicting.architectures import Architecture
 from layerkit.predicting.exporting import check_suffix, draw_pictures, write_program
-from layerkit.predicting.pictures import Picture, collect, path_of, read_picture
+from layerkit.predicting.pictures import Picture, collect, path_of, read_pixels
 from layerkit.predicting.programs import Program, named_answers
 from layerkit.predicting.ranks import write_once
 from layerkit.predicting.writing import describe_program, pack_predictor
@@ -265,7 +264,7 @@ class Predictor:
         return answers(self.task, logits.to(learned.device), map(path_of, sources))
 
     def _pixels(self, source: Any) -> Tensor:
-        return self._transform.pixels(read_picture(source), random.Random(0))  # which evaluation never asks
+        return read_pixels(source, self._transform)
 
     def _read_ahead(self, sources: list[Any], batch_size: int) -> Iterator[tuple[list[Any], Tensor]]:
         """Read the next batch in threads while the model works on this one: decoding holds no lock."""

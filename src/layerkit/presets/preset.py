@@ -245,19 +245,32 @@ class Preset:
                 f"`pixels` has the dtype {pixels.dtype} and the shape {tuple(pixels.shape)}; expected uint8 "
                 "(..., 3, H, W). For any other picture, use preset.eval()."
             )
-        mean, std = self._columns(pixels.device)
         if pixels.device.type != "cpu":
+            mean, std = self._columns(pixels.device)
             return pixels.to(torch.float32).div_(255).sub_(mean).div_(std)
+        out = torch.empty(pixels.shape, dtype=torch.float32)
+        self.normalize_into(out, pixels)
+        return out
+
+    def normalize_into(self, out: Tensor, pixels: Tensor) -> None:
+        """Write what `normalize` gives into memory that is there already, on the CPU.
+
+        Parameters
+        ----------
+        out : Tensor, shape (..., 3, H, W), float32
+            Where to write; contiguous.
+        pixels : Tensor of the same shape, uint8
+            As in `normalize`.
+        """
         # Picture by picture, each stays in the cache. NumPy does the same arithmetic without waking torch's
         # threads for every operation, for which a batch waits ten times as long where a model keeps them busy.
-        out = torch.empty(pixels.shape, dtype=torch.float32)
+        mean, std = np.array((self.mean, self.std), np.float32).reshape(2, 3, 1, 1)
         rows, pictures = (x.reshape(-1, *pixels.shape[-3:]).numpy() for x in (out, pixels))
         for row, picture in zip(rows, pictures, strict=True):
             np.copyto(row, picture)
             row /= np.float32(255)
-            row -= mean.numpy()
-            row /= std.numpy()
-        return out
+            row -= mean
+            row /= std
 
     def undo(self, tensor: Tensor) -> Tensor:
         """Turn what the backbone takes back into a picture that can be shown.

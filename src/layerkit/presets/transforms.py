@@ -1,8 +1,9 @@
 """From a picture to what the backbone takes."""
 
+import math
 import random
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 import torch
 from PIL import Image
@@ -12,7 +13,8 @@ from torchvision.transforms.v2 import functional as F
 
 from layerkit import augmenting
 from layerkit.augmenting import Augment
-from layerkit.decoding import pil_to_tensor
+from layerkit.decoding import PictureFile, pil_to_tensor
+from layerkit.presets.windows import Window, resized_size
 
 if TYPE_CHECKING:
     from layerkit.presets.preset import Preset
@@ -43,45 +45,89 @@ class Transform:
     def __repr__(self) -> str:
         return f"Transform({self.preset}, augment={self.augment!r})"
 
-    def __call__(self, picture: Picture) -> Tensor:
+    def __call__(self, picture: Picture | PictureFile) -> Tensor:
         """Give the normalised picture, float32."""
-        if self.augment == "none":
+        if self.augment == "none" and not isinstance(picture, PictureFile):
             return self._normalize(_to_tensor(self._eval_crop(_checked(picture))))
         if isinstance(picture, Tensor) and picture.ndim > 3:
             raise ValueError(
                 f"The pictures have the shape {tuple(picture.shape)}; expected one picture (3, H, W), since "
                 "each is changed in its own way in training. Transform them one by one."
             )
-        rng = random.Random(int(torch.randint(2**62, ())))
+        rng = random.Random(0 if self.augment == "none" else int(torch.randint(2**62, ())))
+        if isinstance(picture, PictureFile):
+            return self.preset.normalize(self.pixels(picture, rng))
         uint8 = F.to_dtype(_to_tensor(_checked(picture)), torch.uint8, scale=True)
         return self.preset.normalize(self.pixels(uint8, rng))
 
-    def pixels(self, picture: Tensor, rng: random.Random) -> Tensor:
-        """Do all but the normalisation, uint8 to uint8, with the random choices drawn from `rng`.
+    def pixels(self, picture: Tensor | PictureFile, rng: random.Random) -> Tensor:
+        """Do all but the normalisation, with the random choices drawn from `rng`.
 
-        A callable `augment` draws from wherever it likes.
+        A callable `augment` draws from wherever it likes. The result shares no memory with the picture.
+
+        Parameters
+        ----------
+        picture : Tensor, shape (3, H, W), uint8, or PictureFile
+            A picture, or a file, which is then read at the scale that is needed and no larger.
+        rng : random.Random
+            The sample's own generator.
+
+        Returns
+        -------
+        Tensor, shape (3, crop height, crop width), uint8
         """
-        if callable(self.augment):
-            return _checked_augmented(self.augment(_to_tensor(self._eval_crop(picture))))
-        if self.augment not in augmenting.SMALLEST_CROP:
-            crop = _to_tensor(self._eval_crop(picture))
+        size = picture.size if isinstance(picture, PictureFile) else (picture.shape[-2], picture.shape[-1])
+        smallest = augmenting.SMALLEST_CROP.get(cast("Augment", self.augment))
+        if smallest is None:
+            crop = self._middle(picture, size)
+            if callable(self.augment):
+                return _checked_augmented(self.augment(crop))
             return crop if self.augment == "none" else augmenting.jitter_color(crop, rng)
-        crop = augmenting.random_resized_crop(
-            picture,
-            self.preset.crop,
-            augmenting.SMALLEST_CROP[self.augment],
-            InterpolationMode(self.preset.interpolation),
-            rng,
+        window = Window(
+            *augmenting.random_window(*size, smallest, rng), self.preset.crop, (0, 0), self.preset.crop
         )
-        crop = augmenting.random_flip(crop, rng)
+        crop = augmenting.random_flip(self._read(window, picture), rng)
         if self.augment == "strong":
             crop = augmenting.random_erase(augmenting.trivial_augment(crop, rng), rng)
         return crop
 
+    @property
+    def working_size(self) -> int | tuple[int, int]:
+        """What a picture may be resized to once and for all: its shorter side, or height and width.
+
+        In evaluation that is the preset's `resize_size`; in training the shorter side that leaves the
+        smallest random crop as large as the backbone wants it.
+        """
+        smallest = augmenting.SMALLEST_CROP.get(cast("Augment", self.augment))
+        if smallest is None:
+            return cast("int | tuple[int, int]", self.preset.resize_size)
+        return math.ceil(max(self.preset.crop) / math.sqrt(smallest))
+
+    def _read(self, window: Window, picture: Tensor | PictureFile) -> Tensor:
+        interpolation = InterpolationMode(self.preset.interpolation)
+        if isinstance(picture, PictureFile):
+            return window.read(picture, interpolation)
+        return window.of(picture, interpolation)
+
+    def _middle(self, picture: Tensor | PictureFile, size: tuple[int, int]) -> Tensor:
+        """Make the eval crop of a uint8 picture."""
+        resized = resized_size(size, cast("int | tuple[int, int]", self.preset.resize_size))
+        height, width = (min(whole, part) for whole, part in zip(resized, self.preset.crop, strict=True))
+        # Rounded as torchvision's center_crop does it, halves to the even number.
+        offset = (round((resized[0] - height) / 2), round((resized[1] - width) / 2))
+        crop = self._read(Window(0, 0, *size, resized, offset, (height, width)), picture)
+        padded: Tensor = (
+            crop if (height, width) == self.preset.crop else F.center_crop(crop, list(self.preset.crop))
+        )
+        return padded
+
     def _eval_crop(self, picture: Picture) -> Picture:
+        """Make the eval crop of anything that torchvision takes."""
+        if isinstance(picture, Tensor) and picture.dtype == torch.uint8 and picture.device.type == "cpu":
+            return self._middle(picture, (picture.shape[-2], picture.shape[-1]))
         resize = self.preset.resize_size
         size = list(resize) if isinstance(resize, tuple) else [resize]
-        picture = _resize(picture, size, InterpolationMode(self.preset.interpolation))
+        picture = F.resize(picture, size, InterpolationMode(self.preset.interpolation), antialias=True)
         crop: Picture = F.center_crop(picture, list(self.preset.crop))
         return crop
 
@@ -90,23 +136,6 @@ class Transform:
             return self.preset.normalize(crop)
         normalized: Tensor = F.normalize(crop.float(), list(self.preset.mean), list(self.preset.std))
         return normalized
-
-
-def _resize(picture: Picture, size: list[Any], interpolation: InterpolationMode) -> Picture:
-    """Resize as torchvision's presets do, which go through floats.
-
-    In uint8 the bicubic filter clips its overshoot after each of its two passes, and hard edges come out up
-    to 12 levels off; the bilinear one has none, and is faster in uint8.
-    """
-    if (
-        interpolation is InterpolationMode.BICUBIC
-        and isinstance(picture, Tensor)
-        and picture.dtype == torch.uint8
-    ):
-        resized: Tensor = F.resize(picture.float(), size, interpolation, antialias=True)
-        return resized.round_().clamp_(0, 255).to(torch.uint8)
-    result: Picture = F.resize(picture, size, interpolation, antialias=True)
-    return result
 
 
 def _checked(picture: Picture) -> Picture:
