@@ -1,5 +1,6 @@
 """Calls as a user would write them: mypy checks this file in strict mode, and nothing runs it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -67,6 +68,6 @@ own = DataLoader(TensorDataset(torch.zeros(8, 4), torch.zeros(8, 1)))
 fit(nn.Linear(4, 1), nn.MSELoss(), own, own, epochs=3, lr=0.1)
 
 # Answers.
-measured: dict[str, float] = evaluate(model, task, data.valid)
+measured: Mapping[str, float] = evaluate(model, task, data.valid)
 first: Prediction = load_predictor("pets.safetensors")(torch.zeros(3, 300, 400, dtype=torch.uint8))
 label: str | tuple[str, ...] | None = first.label
