@@ -402,3 +402,16 @@ def test_a_batch_of_one_is_explained_where_batch_norm_fails():
     model = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 2))
     with pytest.raises(ValueError, match=r"a batch of a single picture.*drop_last=True"):
         fit(model, Multiclass(2), [(torch.randn(1, 3), torch.tensor([1]))], epochs=1, progress=False)
+
+
+def test_the_best_epochs_figures_know_their_intervals():
+    """The figures are the history's, whose rows stay plain numbers."""
+    torch.manual_seed(0)
+    inputs = torch.randn(60, 4)
+    data = [(inputs, (inputs[:, 0] + torch.randn(60) > 0).long())]
+    run = fit(nn.Linear(4, 2), Multiclass(2), data, data, epochs=3, lr=0.1, progress=False)
+    row = run.history[run.best_epoch - 1]
+    accuracy = run.figures["valid_accuracy"]
+    assert accuracy == row["valid_accuracy"]
+    assert accuracy.low < accuracy < accuracy.high
+    assert all(type(value) in (int, str, float) for value in row.values())

@@ -50,7 +50,7 @@ def collect(source: Any) -> list[Any] | None:
 def read_pixels(source: Any, transform: Transform) -> Tensor:
     """Turn one picture of any kind into what a preset's eval transform makes of it, in uint8.
 
-    Files are read as the loaders read them, at a reduced scale where they are far larger than needed.
+    Files are always read whole, so that an exported program that gets the same pixels gives the same answers.
 
     Raises
     ------
@@ -62,7 +62,7 @@ def read_pixels(source: Any, transform: Transform) -> Tensor:
     rng = random.Random(0)  # which evaluation never asks
     try:
         encoded = isinstance(source, str | Path | bytes)
-        return transform.pixels(PictureFile(source) if encoded else _as_tensor(source), rng)
+        return transform.pixels(PictureFile(source, exact=True) if encoded else _as_tensor(source), rng)
     except PictureError as error:  # its second remedy is for those who train
         raise PictureError(
             str(error).replace(", or pass errors='skip' to the loaders", "")

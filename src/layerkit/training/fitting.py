@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from layerkit import distributed
 from layerkit.heads.families import family_of
+from layerkit.intervals import Estimate
 from layerkit.loading import PictureLoader
 from layerkit.tasks import Task
 from layerkit.tasks.targets import map_targets
@@ -57,6 +58,10 @@ class Run:
         Which epoch is the best, and why, in words.
     device : str
         The device, precision and memory format.
+    figures : dict of str to float
+        What was measured in the best epoch, under the names of the history; each knows its 95% confidence
+        interval as ``figure.low`` and ``figure.high``. Empty without a validation part, with a plain loss, and
+        under several processes.
     """
 
     history: History = field(repr=False)
@@ -65,6 +70,7 @@ class Run:
     monitor: str | None
     reason: str
     device: str
+    figures: dict[str, Estimate] = field(default_factory=dict)
 
 
 def fit(
@@ -239,9 +245,9 @@ def fit(
         if state.stopped:
             lines.say(f"stopped after epoch {session.done}: {state.stopped}")
         called.call("on_fit_end", state)
-    session.measure_uncertainty()
+    figures = session.measure_uncertainty()
     lines.say(f"the model holds the weights of {best.reason()}")
-    return Run(session.history, best.epoch, best.value, best.monitor, best.reason(), str(hardware))
+    return Run(session.history, best.epoch, best.value, best.monitor, best.reason(), str(hardware), figures)
 
 
 def _skips(nonfinite: str) -> bool:

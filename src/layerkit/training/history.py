@@ -20,8 +20,7 @@ class History(Sequence[Row]):
     """One row an epoch, in order; ``pandas.DataFrame(history)`` takes it as it is.
 
     A row has ``epoch`` (from 1), ``phase`` ("frozen" or "full"), ``train_loss``, ``valid_loss``, each metric
-    as ``valid_<name>``, ``lr``, ``seconds`` and ``images_per_second``. In the row of the best epoch the figures of
-    validation know their 95% confidence intervals, as ``row["valid_accuracy"].low`` and ``.high``.
+    as ``valid_<name>``, ``lr``, ``seconds`` and ``images_per_second``.
 
     Parameters
     ----------
@@ -84,8 +83,7 @@ class History(Sequence[Row]):
         columns = list(dict.fromkeys(key for row in self._rows for key in row))
         writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()
-        plain = ({k: float(v) if isinstance(v, float) else v for k, v in row.items()} for row in self._rows)
-        writer.writerows(plain)  # without the intervals, which only some rows have
+        writer.writerows(self._rows)
         with atomic_path(path) as temporary:
             temporary.write_text(text.getvalue(), encoding="utf-8")
 

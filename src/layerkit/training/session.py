@@ -251,26 +251,26 @@ class Session:
             if self.store is not None:
                 self.store.forget_best()
 
-    def measure_uncertainty(self) -> None:
-        """Give the best epoch's figures their confidence intervals, and say whether it could be chance."""
+    def measure_uncertainty(self) -> dict[str, Estimate]:
+        """Give the best epoch's figures with their confidence intervals, and say whether it could be chance."""
         if not self.best.answers or isinstance(self.task, LossTask):
-            return
+            return {}
         if self.has_own_metrics and self.metrics is not None:
             metrics = copy.deepcopy(self.metrics).cpu()
             intervals = resampled_intervals(self.task, metrics, **self.best.answers)
         else:
             intervals = confidence_intervals(self.task, **self.best.answers)
         row = self.history[self.best.epoch - 1]
-        for name, interval in intervals.items():
-            if f"valid_{name}" in row:
-                row[f"valid_{name}"] = Estimate(row[f"valid_{name}"], interval)
-        monitored = row.get(str(self.best.monitor))
-        if not isinstance(monitored, Estimate) or monitored.low is None or monitored.high is None:
-            return
+        names = [key.removeprefix("valid_") for key in row if key.startswith("valid_")]
+        figures = {f"valid_{name}": Estimate(row[f"valid_{name}"], intervals.get(name)) for name in names}
+        monitored = figures[str(self.best.monitor)]
+        if monitored.low is None or monitored.high is None:
+            return figures
         values = [other[str(self.best.monitor)] for other in self.history]
         alike = sum(monitored.low <= value <= monitored.high for value in values) - 1
         within = f"; {alike} other epochs lie within that: which is the best is partly chance"
         self.progress.say(f"{self.best.monitor} {monitored} with 95% confidence{within if alike else ''}")
+        return figures
 
     def apply_best(self) -> None:
         """Put the best weights into the model, and what the task had learnt by then into the task."""
