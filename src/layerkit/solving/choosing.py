@@ -12,6 +12,9 @@ from layerkit.tasks import Task
 _PER_DECADE = 3
 _DECADES = 8
 
+_GAIN = 1 - 1e-4
+"""A smaller penalty must make the loss smaller by this: where the path is level, rounding errors do not decide."""
+
 _WORSE_FOR = 0.03
 """Once the penalty is this share of the best so far, all in between having been worse, smaller ones are not tried:
 they would fit the training pictures ever more closely, which also takes ever longer."""
@@ -98,7 +101,7 @@ def choose(
             valid_loss = sum(losses) / len(train)
         train_loss = train.loss(task, coefficients)
         path.append({"penalty": penalty, "train_loss": train_loss, "valid_loss": valid_loss})
-        if best is None or valid_loss < best.row["valid_loss"]:
+        if best is None or valid_loss < _GAIN * best.row["valid_loss"]:
             best = Choice(path[-1], coefficients, path)
         elif penalty <= _WORSE_FOR * best.row["penalty"]:
             break
@@ -106,6 +109,9 @@ def choose(
     refined = refine(
         task, train.inputs, train.target, best.row["penalty"], best.coefficients, has_bias=has_bias
     )
+    best.row["train_loss"] = train.loss(task, refined)
+    if valid is not None:
+        best.row["valid_loss"] = valid.loss(task, refined)
     return Choice(best.row, refined, path)
 
 

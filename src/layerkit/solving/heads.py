@@ -138,7 +138,7 @@ def solve_head(
     >>> inputs = torch.arange(12.0).reshape(12, 1)
     >>> task = Regression()
     >>> model = replace_head(torch.nn.Sequential(torch.nn.Linear(1, 1)), task, where="0")
-    >>> solved = solve_head(model, task, [(inputs, 3 * inputs + 5)], penalties=[1e-3, 1e-6], progress=False)
+    >>> solved = solve_head(model, task, [(inputs, 3 * inputs + 5)], penalties=[1e-6], progress=False)
     >>> task.activate(model(torch.tensor([[20.0]]))).round()
     tensor([[65.]], grad_fn=<RoundBackward0>)
     """

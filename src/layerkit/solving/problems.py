@@ -86,7 +86,7 @@ def _smooth_path(
     coefficients = torch.cat([inputs.new_zeros(len(bias), inputs.shape[1]), bias], dim=1)
     for penalty in penalties:
         coefficients = _minimize(
-            task, inputs, target, penalty, coefficients, has_bias=has_bias, tolerance=1e-5
+            task, inputs, target, penalty, coefficients, has_bias=has_bias, tolerance=1e-4
         )
         yield coefficients
 
