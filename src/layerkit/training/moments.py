@@ -44,8 +44,7 @@ class State:
     optimizer : torch.optim.Optimizer or None
         That of the phase.
     inputs, target
-        From `on_batch_start` to `on_batch_end`: the batch, checked and on its device. A callback may put
-        others in their place.
+        In `on_batch_start`: the batch, checked and on its device. A callback may put others in their place.
     evaluated : torch.nn.Module or None
         What is validated, kept and returned in place of the model. A callback may set it.
     history : History

@@ -86,15 +86,14 @@ class Stepper:
         if self.scheduler is not None and self.by_batch:
             self.scheduler.step()
 
-    def after_training_epoch(self) -> None:
-        """Step a scheduler that goes by epochs: before validation, as the classic loop does."""
-        if self.scheduler is not None and not self.by_batch and not self.watches_metric:
-            self.scheduler.step()
-
-    def after_validation(self, value: float) -> None:
-        """Step a scheduler that waits for a plateau."""
-        if self.scheduler is not None and self.watches_metric:
+    def after_epoch(self, value: float | None) -> None:
+        """Step a scheduler that goes by epochs; one that waits for a plateau gets what was monitored."""
+        if self.scheduler is None or self.by_batch:
+            return
+        if self.watches_metric:
             self.scheduler.step(value)  # type: ignore[arg-type]
+        else:
+            self.scheduler.step()
 
     def state_dict(self) -> dict[str, Any]:
         """Give the scheduler's state."""

@@ -114,9 +114,7 @@ class Session:
         if phase.valid is not None:
             figures = self._validate(phase, between)
             row |= {f"valid_{name}": value for name, value in figures.items()}
-        phase.schedule.after_training_epoch()
-        if phase.valid is not None:
-            phase.schedule.after_validation(row[self.best.monitor or "valid_loss"])
+        phase.schedule.after_epoch(row.get(self.best.monitor or "valid_loss"))
         images = count_images(phase.train) or self.tally.images
         return row | {
             "lr": phase.schedule.last_rate,
