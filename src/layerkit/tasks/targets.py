@@ -81,7 +81,7 @@ def as_class_indices(
     target: Tensor, task: "Task", num_classes: int, *, ignore_index: int | None = None
 ) -> Tensor:
     """Give whole numbers from 0 to below `num_classes`, or `ignore_index`, of any dtype, as int64."""
-    if not target.is_floating_point():
+    if target.dtype is not torch.int64 and not target.is_floating_point():
         target = target.to(torch.int64)  # at once: torch compares no uint16, uint32 and uint64
     classes = target if ignore_index is None else target.masked_fill(target == ignore_index, 0)
     if on_host(classes):
@@ -98,7 +98,7 @@ def as_class_indices(
                 f"expected whole numbers from 0 to {num_classes - 1} for {task}. For a quantity use "
                 "Regression()."
             )
-    return target.to(torch.int64)
+    return target if target.dtype is torch.int64 else target.to(torch.int64)
 
 
 def as_distributions(target: Tensor, task: "Task") -> Tensor:

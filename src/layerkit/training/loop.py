@@ -77,12 +77,11 @@ class Trainer:
         self.world = distributed.world() if self.is_shared else 1
         self._is_first_batch = True
         self._needs_closure = needs_closure(self.optimizer)
-        self._with_loss: Any = _WithLoss(self.model, self.task)
-        if self.compiles:
-            self._with_loss = torch.compile(self._with_loss)
+        self._with_loss = _WithLoss(self.model, self.task)
+        # Its forward alone where nobody needs a module: calling one costs as much as a small layer.
+        self._forward: Any = torch.compile(self._with_loss) if self.compiles else self._with_loss.forward
         self._pieces = Pieces(self.model, self.hardware.device)
         self._trained: frozenset[int] = frozenset()
-        self._forward = self._with_loss
 
     def train_epoch(
         self,
@@ -105,23 +104,21 @@ class Trainer:
             moved = [self._move(share) for share in group]
             if mixes:
                 moved = [_as_callbacks_want(share, callbacks, state) for share in moved]
-            whole = sum(share.whole for share in moved)
-            loss = self._step(moved, whole, f"{label}, batch {tally.batch}", tally)
+            whole = sum([share.whole for share in moved])
+            loss = self._step(moved, whole, label, tally)
             tally.batch += len(group)
             if loss is not None:
                 schedule.after_batch()
                 callbacks.call("on_batch_end", state)
                 tally.loss += loss * (whole / self.world)
-                tally.images += sum(share.own for share in moved)
-            progress.advance(whole)
-            if progress.wants_figures() and loss is not None:
-                progress.figures(label, float(loss))
+                tally.images += sum([share.own for share in moved])
+            progress.advance(whole, label, loss)
             after_step()
         mean = self._mean_loss(tally, label)
         _check_finite(mean, label)
         return mean
 
-    def _step(self, group: list[Share], whole: int, where: str, tally: Tally) -> Any:
+    def _step(self, group: list[Share], whole: int, label: str, tally: Tally) -> Any:
         """Take one step of the optimizer; give the mean loss, a number on a CPU and a tensor elsewhere.
 
         Of several processes each gives its own part of the loss, times their number.
@@ -136,13 +133,12 @@ class Trainer:
                 except torch.OutOfMemoryError as error:
                     self._pieces.halve(error, max(len(share.inputs) for share in group))
             self._clip()
-            return loss
+            return self._sound(loss, label, tally.batch)
 
         if self._needs_closure:
-            return self.optimizer.step(lambda: self._sound(closure(), where))
-        loss = closure()
+            return self.optimizer.step(closure)
         try:
-            self._sound(loss, where)
+            loss = closure()
         except NonFiniteError:
             self._pieces.put_back()
             if not self.skips_nonfinite:
@@ -172,18 +168,18 @@ class Trainer:
         if self._is_first_batch and share.inputs.device.type == "cpu":
             check_inputs(share.inputs)
         target = _to_device(self.task.check(share.target), self.hardware.device)
-        return share._replace(inputs=self.hardware.move(share.inputs), target=target)
+        return Share(self.hardware.move(share.inputs), target, share.own, share.whole)
 
     def _gradient(self, group: list[Share], whole: int) -> Any:
         """Compute the gradient of a step's mean loss, over its batches and their pieces; give that loss."""
         self.optimizer.zero_grad()
         pieces = [
-            (inputs, target, share.own * self.world / whole * len(inputs) / len(share.inputs))
+            (inputs, target, share.own * self.world / whole * inputs.shape[0] / share.inputs.shape[0])
             for share in group
             for inputs, target in self._pieces.split(share.inputs, share.target)
         ]
         last = len(pieces) - 1
-        return sum(self._backward(*piece, is_last=n == last) for n, piece in enumerate(pieces))
+        return sum([self._backward(*piece, is_last=n == last) for n, piece in enumerate(pieces)])
 
     def _backward(self, inputs: Tensor, target: Any, weight: float, *, is_last: bool) -> Any:
         shared = isinstance(self._forward, DistributedDataParallel)
@@ -205,20 +201,22 @@ class Trainer:
                 self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
 
-    def _sound(self, loss: Any, where: str) -> Any:
+    def _sound(self, loss: Any, label: str, batch: int) -> Any:
         """Where that waits for nothing, or where a step may be left out, stop before it spoils all."""
-        if self.hardware.device.type == "cpu" or self.skips_nonfinite:
-            if self.world == 1:  # otherwise the gradient, the same for all, decides for all
-                _check_finite(float(loss), where)
-            gradients = [_dense(p.grad) for p in self.parameters if p.grad is not None]
-            # A finite sum proves finite addends, and costs a third of a norm; of a device it is asked but once.
-            on_host = self.hardware.device.type == "cpu"
-            total = (
-                sum(g.sum().item() for g in gradients)
-                if on_host
-                else nn.utils.get_total_norm(gradients).item()
-            )
-            _check_finite(total, where, "gradient")
+        on_host = self.hardware.device.type == "cpu"
+        if not on_host and not self.skips_nonfinite:
+            return loss
+        gradients = [gradient for p in self.parameters if (gradient := p.grad) is not None]
+        # A finite sum proves finite addends, and costs a third of a norm; of a device it is asked but once.
+        total = (
+            sum([gradient.sum().item() for gradient in gradients])
+            if on_host
+            else nn.utils.get_total_norm([_dense(gradient) for gradient in gradients]).item()
+        )
+        where = f"{label}, batch {batch}"
+        if self.world == 1:  # otherwise the gradient, the same for all, decides for all
+            _check_finite(float(loss), where)
+        _check_finite(total, where, "gradient")
         return loss
 
     def check_so_far(self, tally: Tally) -> None:
@@ -232,7 +230,8 @@ class Trainer:
         trained = frozenset(id(p) for p in self._with_loss.parameters() if p.requires_grad)
         if trained != self._trained:
             self._trained = trained
-            self._forward = DistributedDataParallel(self._with_loss)
+            whole = torch.compile(self._with_loss) if self.compiles else self._with_loss
+            self._forward = DistributedDataParallel(whole)
 
     def _mean_loss(self, tally: Tally, label: str) -> float:
         loss, images = float(tally.loss), float(tally.images)
@@ -317,7 +316,7 @@ def shares_of(batches: Iterable[Batch], world: int = 1) -> Iterator[Share]:
         counts = batches.batch_sampler.shares()
     for batch, counted in zip(batches, counts, strict=False):
         inputs, target = _pair(batch)
-        own, whole = counted or (len(inputs), len(inputs) * world)
+        own, whole = counted or (size := inputs.shape[0], size * world)
         yield Share(inputs, target, own, whole)
 
 

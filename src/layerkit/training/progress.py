@@ -6,6 +6,8 @@ from typing import Any
 
 from layerkit.distributed import is_writer
 
+SECONDS_BETWEEN_DRAWINGS = 0.25
+
 
 class Progress:
     """Write to the progress stream (stderr): a bar where it is a terminal, lines everywhere."""
@@ -13,7 +15,8 @@ class Progress:
     def __init__(self, *, shown: bool) -> None:
         self.shown = shown and is_writer()
         self._bar: Any = None
-        self._next_figures = 0.0
+        self._waiting = 0  # images that are done and not drawn yet
+        self._next_drawing = 0.0
 
     def open(self, total: int | None, label: str) -> None:
         """Start the bar of a phase, counted in images."""
@@ -29,24 +32,22 @@ class Progress:
                 disable=None,
                 dynamic_ncols=True,
                 smoothing=0.1,
+                mininterval=0,  # `advance` itself draws seldom
             )
+            if self._bar.disable:  # no terminal: lines alone
+                self._bar = None
 
-    def advance(self, images: int) -> None:
-        """Count images that are done."""
-        if self._bar is not None:
-            self._bar.update(images)
-
-    def wants_figures(self) -> bool:
-        """Tell, at most twice a second, that it is time to show the loss: reading it may wait for the device."""
-        if self._bar is None or self._bar.disable or time.monotonic() < self._next_figures:
-            return False
-        self._next_figures = time.monotonic() + 0.5
-        return True
-
-    def figures(self, label: str, loss: float) -> None:
-        """Show where the run is."""
-        self._bar.set_description(label, refresh=False)
-        self._bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
+    def advance(self, images: int, label: str = "", loss: Any = None) -> None:
+        """Count images that are done, and draw four times a second at most: reading the loss may wait."""
+        self._waiting += images
+        if self._bar is None or (now := time.monotonic()) < self._next_drawing:
+            return
+        self._next_drawing = now + SECONDS_BETWEEN_DRAWINGS
+        if loss is not None:
+            self._bar.set_description(label, refresh=False)
+            self._bar.set_postfix_str(f"loss {float(loss):.4f}", refresh=False)
+        self._bar.update(self._waiting)
+        self._waiting = 0
 
     def say(self, text: str) -> None:
         """Write a line above the bar."""
@@ -63,3 +64,4 @@ class Progress:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+        self._waiting = 0

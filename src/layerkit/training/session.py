@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -53,6 +54,7 @@ class Session:
     resumed: dict[str, Any] | None = None
     tally: Tally = field(default_factory=Tally)
     _saved_at: float | None = None
+    _epoch_began: float = 0.0
     _answers: list[tuple[Tensor, Any]] = field(default_factory=list)
 
     @property
@@ -98,17 +100,14 @@ class Session:
         self._saved_at = time.monotonic()
 
     def _run_epoch(self, phase: Phase, epoch: int) -> Row:
-        started = time.perf_counter() - self.tally.seconds
+        started = self._epoch_began = time.perf_counter() - self.tally.seconds
         self.state.epoch = epoch + 1
         begin_epoch(phase.train, epoch, self.tally.batch)
         begin_epoch(phase.valid, epoch)
         self.callbacks.call("on_epoch_start", self.state)
         row: Row = {"epoch": epoch + 1, "phase": phase.name}
 
-        def between() -> None:
-            self.tally.seconds = time.perf_counter() - started
-            self._save_or_stop(phase)
-
+        between = partial(self._save_or_stop, phase)
         row["train_loss"] = self._train(phase, epoch, between)
         seconds = time.perf_counter() - started
         if phase.valid is not None:
@@ -206,10 +205,12 @@ class Session:
 
     def _save_or_stop(self, phase: Phase) -> None:
         """Between two batches: save if it is time to, and stop if somebody asked for that."""
-        if not self.interruption.is_asked_for and self._seconds_since_saving() < self.every_seconds:
+        is_due = self.store is not None and self._seconds_since_saving() >= self.every_seconds
+        if not is_due and not self.interruption.is_asked_for:
             return
         if can_begin_anywhere(phase.train):
             phase.trainer.check_so_far(self.tally)
+            self.tally.seconds = time.perf_counter() - self._epoch_began
             self._save(phase)
         self._heed()
 
