@@ -11,6 +11,7 @@ from torchvision.models import get_model, squeezenet1_1
 from layerkit import (
     Binary,
     HeadError,
+    LayerkitWarning,
     MLPHead,
     Multiclass,
     Regression,
@@ -20,6 +21,7 @@ from layerkit import (
     replace_head,
 )
 from layerkit.features import FrozenHead, precompute_features
+from layerkit.training.optimizers import make_optimizer
 
 
 def pictures(count=24, size=64, classes=3):
@@ -240,3 +242,31 @@ def test_mistakes_in_the_second_phase_are_found_before_the_first():
     with pytest.raises(ValueError, match="not the model's"):
         fit(model, Multiclass(3), pictures(), pictures(), epochs=3, frozen_epochs=2, optimizer=foreign)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_settings_of_a_phase_that_does_not_come_are_not_ignored_in_silence():
+    """Where all epochs are frozen ones, the whole model's optimizer and its settings would do nothing."""
+    inputs = torch.randn(8, 4)
+    data = [(inputs, (inputs[:, 0] > 0).long())]
+    with pytest.warns(LayerkitWarning, match="lr, clip_norm have no effect.*Raise `epochs`"):
+        fit(
+            linear_model(2),
+            Multiclass(2),
+            data,
+            epochs=1,
+            frozen_epochs=1,
+            lr=0.1,
+            clip_norm=1.0,
+            progress=False,
+        )
+
+
+def test_a_head_that_was_solved_or_trained_is_not_hurried():
+    """Only a head at zero gets the higher rate, and the groups are the same, so that a run can go on."""
+    task = Multiclass(2)
+    fresh = replace_head(nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 1)), task, where="1")
+    rates = [group["lr"] for group in make_optimizer(None, fresh, task, 1e-3).param_groups]
+    assert rates == [1e-3, 1e-2]
+    nn.init.ones_(fresh[1].weight)
+    rates = [group["lr"] for group in make_optimizer(None, fresh, task, 1e-3).param_groups]
+    assert rates == [1e-3, 1e-3]

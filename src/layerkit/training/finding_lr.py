@@ -130,7 +130,7 @@ def find_lr(
     task.to(hardware.device)
     try:
         prepare_task(task, train, Progress(shown=False))
-        made = make_optimizer(optimizer, model, task, None, head_is_new=True)
+        made = make_optimizer(optimizer, model, task, None)
         rates, losses = _rise(Trainer(model, task, made, hardware), train, lowest, highest, steps)
     finally:
         put_weights(model, before)

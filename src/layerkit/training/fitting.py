@@ -1,5 +1,6 @@
 """Train a model: `fit`, and the run that it gives back."""
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from layerkit import distributed
+from layerkit.errors import LayerkitWarning
 from layerkit.heads.families import family_of
 from layerkit.intervals import Estimate
 from layerkit.loading import PictureLoader
@@ -119,7 +121,7 @@ def fit(
         The learning rate of layerkit's optimizer, or of the class passed as `optimizer`.
     optimizer : torch.optim.Optimizer, class or factory, optional
         A class or factory gets a list of the trainable parameters. By default AdamW at 2e-4, ten times that
-        for a head that no frozen phase has trained, and a one-cycle schedule.
+        for a head that starts at zero, as `replace_head` leaves it, and a one-cycle schedule.
     schedule : str, torch scheduler or factory, optional
         ``"one-cycle"``, ``"cosine"``, ``"step"``, ``"plateau"`` or ``"constant"``; a scheduler made for
         `optimizer`; or a callable that gets the optimizer. Torch's schedulers step by epoch, except
@@ -179,6 +181,11 @@ def fit(
         After Ctrl-C, or SIGTERM (with 143): the step was finished, the state saved, and the model holds the best
         weights so far. A second Ctrl-C stops at once.
 
+    Warns
+    -----
+    LayerkitWarning
+        All epochs are frozen ones, and a setting was passed that governs the others.
+
     Notes
     -----
     Under ``torchrun`` the processes share the work: see the guide on several processes.
@@ -196,6 +203,11 @@ def fit(
     True
     """
     _check_arguments(model, epochs, frozen_epochs, accumulate, views, clip_norm)
+    if frozen_epochs == epochs:
+        _warn_of_idle(
+            lr=lr, optimizer=optimizer, schedule=schedule, clip_norm=clip_norm,
+            accumulate=None if accumulate == 1 else accumulate, compile=compile or None,
+        )  # fmt: skip
     called = Callbacks(callbacks)
     task = as_task(task)
     hardware = choose_hardware(model, device, precision, channels_last)
@@ -248,6 +260,19 @@ def fit(
     figures = session.measure_uncertainty()
     lines.say(f"the model holds the weights of {best.reason()}")
     return Run(session.history, best.epoch, best.value, best.monitor, best.reason(), str(hardware), figures)
+
+
+def _warn_of_idle(**settings: Any) -> None:
+    """Say which settings are those of the phase that this run does not have."""
+    idle = [name for name, value in settings.items() if value is not None]
+    if idle:
+        warnings.warn(
+            f"{', '.join(idle)} {'has' if len(idle) == 1 else 'have'} no effect where all epochs are frozen ones: "
+            "these have an optimizer of their own; expected more `epochs` than `frozen_epochs`. Raise `epochs` to "
+            "train the whole model afterwards, or leave it out.",
+            LayerkitWarning,
+            stacklevel=3,
+        )
 
 
 def _skips(nonfinite: str) -> bool:

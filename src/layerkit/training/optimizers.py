@@ -21,11 +21,16 @@ FULL_LR = 2e-4
 """For AdamW on pretrained weights: a fifth of its usual rate, so that they are kept."""
 
 HEAD_FACTOR = 10.0
-"""How much faster a head learns that starts at zero, unless a frozen phase has trained it before."""
+"""How much faster a head learns that starts at zero; one that was solved or trained before is to be kept."""
 
 
 def make_optimizer(
-    optimizer: OptimizerLike, model: nn.Module, task: nn.Module, lr: float | None, *, head_is_new: bool
+    optimizer: OptimizerLike,
+    model: nn.Module,
+    task: nn.Module,
+    lr: float | None,
+    *,
+    follows_frozen: bool = False,
 ) -> Optimizer:
     """Make the optimizer of the whole model, or check the one that was made already.
 
@@ -45,7 +50,7 @@ def make_optimizer(
             "layerkit.unfreeze(model) or replace_head(model, task)."
         )
     if optimizer is None:
-        return _default_optimizer(model, task, FULL_LR if lr is None else lr, head_is_new=head_is_new)
+        return _default_optimizer(model, task, FULL_LR if lr is None else lr, follows_frozen=follows_frozen)
     if isinstance(optimizer, Optimizer):
         if lr is not None:
             raise ValueError(
@@ -119,9 +124,14 @@ def _with_rate(optimizer: Any, parameters: list[nn.Parameter], lr: float) -> Any
     )
 
 
-def _default_optimizer(model: nn.Module, task: nn.Module, lr: float, *, head_is_new: bool) -> Optimizer:
-    head = _head_parameters(model) if head_is_new else set()
-    groups: list[dict[str, Any]] = [{"params": []}, {"params": [], "lr": lr * HEAD_FACTOR}]
+def _default_optimizer(model: nn.Module, task: nn.Module, lr: float, *, follows_frozen: bool) -> Optimizer:
+    # The groups do not depend on the weights, so that a run that goes on finds its own.
+    head = _head_parameters(model)
+    is_new = not follows_frozen and not all(bool(parameter.any()) for parameter in head if parameter.ndim > 1)
+    groups: list[dict[str, Any]] = [
+        {"params": []},
+        {"params": [], "lr": lr * (HEAD_FACTOR if is_new else 1.0)},
+    ]
     for parameter in model.parameters():
         if parameter.requires_grad:
             groups[parameter in head]["params"].append(parameter)

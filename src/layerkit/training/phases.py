@@ -97,7 +97,7 @@ def full_phase(
     compiles: bool,
 ) -> Phase:
     """Train everything that requires a gradient."""
-    made = make_optimizer(optimizer, model, task, lr, head_is_new=epochs.start == 0)
+    made = make_optimizer(optimizer, model, task, lr, follows_frozen=epochs.start > 0)
     check_pairing(
         made,
         model,
