@@ -56,6 +56,13 @@ def sum_over_all(values: Tensor) -> Tensor:
     return values
 
 
+def largest_of_all(values: Tensor) -> Tensor:
+    """Take the largest of each value over all processes, in place."""
+    if world() > 1:
+        dist.all_reduce(values, dist.ReduceOp.MAX)
+    return values
+
+
 def copy_from_first(tensors: list[Tensor]) -> None:
     """Overwrite tensors with those of the first process."""
     if world() > 1:

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 SCRIPT = """
-import json, os, sys
+import json, os, signal, sys
 import torch
 from torch import nn
 from layerkit import Multiclass, Preset, evaluate, fit, folder_loaders
@@ -39,6 +39,9 @@ class Watch:
         if settings.get("dies") and os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
             if state.epoch == 3:
                 os._exit(17)
+    def on_batch_end(self, state):
+        if settings.get("is_told_to_stop") and os.environ["RANK"] == "1" and state.epoch == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
 
 run = fit(
     model, task, data.train, data.valid, epochs=4, seed=3, lr=0.01, schedule="constant", callbacks=[Watch()],
@@ -90,6 +93,9 @@ def start(pictures, folder, processes, *options, **settings):
         check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
     )
+    if settings.get("is_told_to_stop"):
+        assert done.returncode != 0
+        return [], done.stderr
     assert done.returncode == 0, done.stderr
     return [
         json.loads((folder / f"{r}of{processes}.json").read_text()) for r in range(processes)
@@ -132,6 +138,17 @@ def test_a_process_that_dies_is_started_again(pictures, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_signal_to_one_process_stops_all_after_the_same_step(pictures, tmp_path):
+    """The state is saved within the epoch, whose loss counts what every process had done by then."""
+    (alone,), _ = start(pictures, tmp_path / "alone", 1, batch_size=8)
+    _, said = start(pictures, tmp_path / "shared", 2, batch_size=8, is_told_to_stop=True)
+    assert "interrupted; the same call goes on from" in said
+    both, said = start(pictures, tmp_path / "shared", 2, batch_size=8)
+    assert "goes on after epoch 1 and 3 batches" in said
+    for one in both:
+        assert_close(one, alone)
+
+
 def test_a_process_without_a_sample_hangs_and_spoils_nothing(pictures, tmp_path):
     """Of three pictures one of four processes has none: in training it runs one at no weight."""
     few = tmp_path / "few"

@@ -19,6 +19,7 @@ from layerkit import (
     find_head,
     fit,
     replace_head,
+    solve_head,
 )
 from layerkit.features import FrozenHead, precompute_features
 from layerkit.training.optimizers import make_optimizer
@@ -270,3 +271,19 @@ def test_a_head_that_was_solved_or_trained_is_not_hurried():
     nn.init.ones_(fresh[1].weight)
     rates = [group["lr"] for group in make_optimizer(None, fresh, task, 1e-3).param_groups]
     assert rates == [1e-3, 1e-3]
+
+
+def test_a_small_head_starts_from_its_optimum(capsys):
+    """Where nothing follows the frozen phase, its first epoch is as good on held-out pictures as the solved head."""
+    torch.manual_seed(0)
+    inputs = torch.randn(240, 6) * torch.tensor([1.0, 1, 1, 1e-2, 1e-2, 1e-2])
+    values = inputs @ torch.tensor([[1.0], [2], [3], [400], [500], [600]]) + torch.randn(240, 1)
+    parts = (inputs[:180], values[:180]), (inputs[180:], values[180:])
+    rows = [DataLoader(TensorDataset(*part), batch_size=60) for part in parts]
+    task = Regression()
+    model = replace_head(nn.Sequential(nn.Identity(), nn.Linear(6, 1)), task, where="1")
+    solved = solve_head(copy.deepcopy(model), task, *rows, progress=False)
+    run = fit(model, task, *rows, epochs=2, frozen_epochs=2)
+    assert "from its exact optimum" in capsys.readouterr().err
+    assert run.history[0]["valid_loss"] < 1.05 * solved.valid_loss
+    assert solved.valid_loss < 0.2

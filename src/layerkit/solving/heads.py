@@ -11,20 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from layerkit import distributed
-from layerkit.errors import HeadError, LayerkitWarning, NonFiniteError
+from layerkit.convex import is_convex, solve
+from layerkit.errors import HeadError, LayerkitWarning
 from layerkit.features import FrozenHead, is_one_linear_layer
 from layerkit.heads import find_head
 from layerkit.loading import PictureLoader
-from layerkit.solving.choosing import Choice, Examples, choose, in_canonical_order, usual_penalties
-from layerkit.solving.problems import principal_directions
-from layerkit.tasks import Binary, Multiclass, Multilabel, MultiTask, Regression, Task
+from layerkit.tasks import MultiTask, Regression, Task
 from layerkit.training.device import Device, choose_hardware, move_model
 from layerkit.training.loop import nothing
-from layerkit.training.phases import features_of
+from layerkit.training.phases import features_of, where_to_solve
 from layerkit.training.progress import Progress
 from layerkit.training.weights import copy_of_weights, put_weights
-
-_CONVEX = {kind.criterion for kind in (Regression, Binary, Multiclass, Multilabel)}
 
 _LEVEL = 0.999
 """Where the last step changes the loss by less than a thousandth, one further would change next to nothing."""
@@ -150,7 +147,7 @@ def solve_head(
     distributed.join_group(hardware.device)
     lines = Progress(shown=progress)
     own = copy.deepcopy(task).cpu()
-    place = _where_to_solve(hardware.device)
+    place = where_to_solve(hardware.device)
     changed_format = move_model(model, hardware)
 
     def read(loader: Iterable[Any]) -> tuple[Tensor, Tensor]:
@@ -168,7 +165,7 @@ def solve_head(
     prepared = copy_of_weights(own)
     own.to(place).double()
     head = FrozenHead(model, trained[0]).to(place).double()
-    choice = _solve(own, head, trained, held_out, penalties, folds)
+    choice = solve(own, head, trained, held_out, penalties, folds)
     solved = SolvedHead(
         **choice.row,
         decided_by=f"{folds}-fold cross-validation" if valid is None else "validation",
@@ -181,60 +178,6 @@ def solve_head(
             lines.say(line)
     _warn_at_an_end(solved.path, solved.penalty)
     return solved
-
-
-def _solve(
-    task: Task,
-    head: FrozenHead,
-    trained: tuple[Tensor, Tensor],
-    held_out: tuple[Tensor, Tensor] | None,
-    penalties: Sequence[float] | None,
-    folds: int,
-) -> Choice:
-    """Choose the penalty along principal directions, and write the solution into the head."""
-    train = _examples(head, *trained)
-    valid = None if held_out is None else _examples(head, *held_out)
-    if valid is None:
-        _check_folds(folds, len(train))
-    train = train.rows(in_canonical_order(train))
-    directions = principal_directions(train.inputs)
-    if not directions.shape[1]:
-        raise ValueError(
-            "The features are the same for every picture; expected some that vary. Look at what the loader and "
-            "the backbone give."
-        )
-    train = train.along(directions)
-    valid = None if valid is None else valid.along(directions)
-    if penalties is None:
-        penalties = usual_penalties(train.inputs, task.out_features)
-    has_bias = head.first.bias is not None
-    choice = choose(task, train, valid, penalties, folds=folds, has_bias=has_bias)
-    weights = choice.coefficients[:, :-1] @ directions.T
-    with torch.no_grad():
-        head.first.weight.copy_(weights.view_as(head.first.weight))
-        if has_bias:
-            head.first.bias.copy_(choice.coefficients[:, -1])
-    return choice
-
-
-def _examples(head: FrozenHead, features: Tensor, target: Tensor) -> Examples:
-    inputs = head.standardize(features).flatten(1)
-    if inputs.shape[1] != head.first.weight[0].numel():
-        raise HeadError(
-            f"The layer {head.path!r} gives an answer at each of {inputs[0].numel() // head.first.weight[0].numel()} "
-            "positions; expected one for each picture, after pooling. Train it with fit() instead."
-        )
-    if not bool(inputs.isfinite().all()):
-        raise NonFiniteError(
-            "The backbone gives features that are NaN or infinite; expected finite numbers. Look at the pictures' "
-            "values and the backbone's weights."
-        )
-    return Examples(inputs, target.double() if target.is_floating_point() else target)
-
-
-def _where_to_solve(device: torch.device) -> torch.device:
-    """Stay on CUDA; of the other accelerators some have no float64."""
-    return device if device.type == "cuda" else torch.device("cpu")
 
 
 def _as_evaluated(loader: Iterable[Any], progress: Progress) -> Iterable[Any]:
@@ -256,7 +199,7 @@ def _check_task(task: Any) -> None:
             "`task` is a MultiTask, whose parts would each want a penalty of their own; expected one task. Solve a "
             "head for each part, or train all of them with fit(..., frozen_epochs=5)."
         )
-    if type(task).criterion not in _CONVEX:
+    if not is_convex(task):
         raise TypeError(
             f"`task` is a {type(task).__name__} with a criterion() of its own; expected Binary, Multiclass, "
             "Multilabel or Regression, whose losses are known to be convex. Train it with fit()."
@@ -300,14 +243,6 @@ def _check_penalties(penalties: Sequence[float]) -> list[float]:
             "features lay out, or pass a few such as [10, 1, 0.1]."
         )
     return numbers
-
-
-def _check_folds(folds: int, pictures: int) -> None:
-    if isinstance(folds, bool) or not isinstance(folds, int) or not 2 <= folds <= pictures:
-        raise ValueError(
-            f"`folds` is {folds!r} with {pictures} training pictures; expected a whole number from 2 to {pictures}. "
-            "5 is usual; or pass a validation part, which needs no folds."
-        )
 
 
 def _warn_at_an_end(path: list[dict[str, float]], penalty: float) -> None:

@@ -116,7 +116,8 @@ def fit(
         How many in all, at least 1.
     frozen_epochs : int
         The first so many of `epochs` train the head alone: the backbone runs once over all pictures, in
-        evaluation mode, and its output is used again in each of them.
+        evaluation mode, and its output is used again in each of them. Where no others follow, a small linear head
+        starts from its exact optimum, as `solve_head` finds it.
     lr : float, optional
         The learning rate of layerkit's optimizer, or of the class passed as `optimizer`.
     optimizer : torch.optim.Optimizer, class or factory, optional
@@ -246,7 +247,7 @@ def fit(
         if session.done < frozen_epochs and not state.stopped:
             frozen = frozen_phase(
                 model, task, train, valid, hardware,
-                epochs=range(frozen_epochs), views=views, skips_nonfinite=_skips(nonfinite),
+                epochs=range(frozen_epochs), views=views, is_last=full is None, skips_nonfinite=_skips(nonfinite),
                 progress=lines, between=session.interruption.heed,
             )  # fmt: skip
             session.run(frozen, is_last=full is None)

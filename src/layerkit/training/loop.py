@@ -223,6 +223,14 @@ class Trainer:
         """Raise if a loss of this epoch was not finite: on an accelerator nobody has looked until now."""
         _check_finite(float(tally.loss), "this epoch, up to here")
 
+    def gather(self, tally: Tally) -> tuple[float, int]:
+        """Give the sums of all processes; the first, which saves, counts on from them, the others from nothing."""
+        exact = torch.float32 if self.hardware.device.type == "mps" else torch.float64
+        own = torch.tensor([float(tally.loss), tally.images], dtype=exact, device=self.hardware.device)
+        loss, images = distributed.sum_over_all(own).tolist()
+        tally.loss, tally.images = (loss, round(images)) if distributed.is_writer() else (0.0, 0)
+        return loss, round(images)
+
     def _share_model(self) -> None:
         """Have the processes add up their gradients: of what is trained now, which a callback may change."""
         if self.world == 1:
@@ -234,11 +242,7 @@ class Trainer:
             self._forward = DistributedDataParallel(whole)
 
     def _mean_loss(self, tally: Tally, label: str) -> float:
-        loss, images = float(tally.loss), float(tally.images)
-        if self.world > 1:
-            exact = torch.float32 if self.hardware.device.type == "mps" else torch.float64
-            both = torch.tensor([loss, images], dtype=exact, device=self.hardware.device)
-            loss, images = distributed.sum_over_all(both).tolist()
+        loss, images = self.gather(tally) if self.world > 1 else (float(tally.loss), tally.images)
         if not images and tally.skipped:
             raise NonFiniteError(
                 f"Not one step of {label} had a finite loss and gradient; expected some. Lower the learning "

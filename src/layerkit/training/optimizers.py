@@ -17,6 +17,9 @@ OptimizerLike = Optimizer | Callable[..., Optimizer] | None
 FROZEN_LR = 4e-3
 """For AdamW on the standardized features of a frozen backbone, whatever the backbone: they all have one scale."""
 
+SOLVED_LR = 4e-4
+"""The same for a head that starts from its exact optimum: enough to take up what dropout asks for, and to keep it."""
+
 FULL_LR = 2e-4
 """For AdamW on pretrained weights: a fifth of its usual rate, so that they are kept."""
 

@@ -1,5 +1,7 @@
 """The two phases of a run: the head on a frozen backbone's features, then the whole model."""
 
+import copy
+import math
 import time
 from collections.abc import Callable, Iterable, Sized
 from dataclasses import dataclass
@@ -9,13 +11,20 @@ import torch
 from torch import Tensor, nn
 
 from layerkit import distributed
-from layerkit.features import FeatureBatches, FrozenHead, constant_logits, precompute_features
+from layerkit.convex import is_convex, solve
+from layerkit.features import (
+    FeatureBatches,
+    FrozenHead,
+    constant_logits,
+    is_one_linear_layer,
+    precompute_features,
+)
 from layerkit.loading import PictureLoader
 from layerkit.tasks import Task
 from layerkit.tasks.targets import map_targets
 from layerkit.training.device import Hardware
 from layerkit.training.loop import Batch, Trainer
-from layerkit.training.optimizers import FROZEN_LR, OptimizerLike, check_pairing, make_optimizer
+from layerkit.training.optimizers import FROZEN_LR, SOLVED_LR, OptimizerLike, check_pairing, make_optimizer
 from layerkit.training.progress import Progress
 from layerkit.training.schedules import Schedule, Stepper, make_schedule
 from layerkit.training.weights import copy_of_weights, put_weights
@@ -23,6 +32,10 @@ from layerkit.training.weights import copy_of_weights, put_weights
 STEPS_PER_EPOCH = 32
 """What the frozen phase takes at least, by smaller batches where there are few pictures: its steps cost next to
 nothing, and with the 10 that 300 pictures give, a handful of epochs would end far from the optimum."""
+
+SOLVED_WORK = 5_000_000
+"""Pictures times features times outputs up to which the head starts from its exact optimum: that takes some seconds
+at most. With more, an epoch has so many steps that it comes close by itself."""
 
 
 @runtime_checkable
@@ -132,6 +145,7 @@ def frozen_phase(
     *,
     epochs: range,
     views: int,
+    is_last: bool,
     skips_nonfinite: bool,
     progress: Progress,
     between: Callable[[], None],
@@ -156,23 +170,53 @@ def frozen_phase(
         shuffle=True,
         seed=_seed(train),
     )
-    held_out = None
+    held_out, solved = None, False
     if valid is not None:
         features, valid_targets = features_of(model, task, valid, hardware, progress, between)
         size += len(features)
         held_out = FeatureBatches([head.standardize(features)], valid_targets, batch_size=1024, shuffle=False)
+        # Fine-tuning begins better from a head that is less sure of itself than the optimum: on the demo's pictures
+        # the first epoch of it raised the held-out loss to 0.89 from the optimum, and to 0.74 otherwise.
+        solved = (
+            is_last and views == 1 and start_from_optimum(head, task, parts[0], (features, valid_targets))
+        )
     seconds = time.perf_counter() - started
     progress.say(
         f"the backbone ran once over {size:,} pictures in {seconds:.1f} s; now its head is trained alone"
+        f"{', from its exact optimum' if solved else ''}"
     )
     parameters = [*head.parameters(), *task.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=FROZEN_LR, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(parameters, lr=SOLVED_LR if solved else FROZEN_LR, weight_decay=0.01)
     schedule = make_schedule(
         "one-cycle", optimizer, epochs=len(epochs), batches=batches.batches, lower_is_better=True
     )
     hardware = Hardware(hardware.device, torch.float32, False)
     trainer = Trainer(head, task, optimizer, hardware, skips_nonfinite=skips_nonfinite)
     return Phase("frozen", epochs, trainer, schedule, batches, held_out, lambda _: head.state_for_model())
+
+
+def start_from_optimum(
+    head: FrozenHead, task: Task, trained: tuple[Tensor, Tensor], held_out: tuple[Tensor, Tensor]
+) -> bool:
+    """Write the optimum at the best penalty into a small head; tell whether there is one."""
+    features = trained[0]
+    is_small = features.numel() * getattr(task, "out_features", math.inf) <= SOLVED_WORK
+    varies = bool((features != features[:1]).any()) and bool(features.isfinite().all())
+    if not (is_small and varies and is_convex(task) and is_one_linear_layer(head.layers)):
+        return False
+    if head.first.weight[0].numel() != features[0].numel():  # it answers at each position
+        return False
+    place = where_to_solve(features.device)
+    exact, own = copy.deepcopy(head).to(place).double(), copy.deepcopy(task).to(place).double()
+    train, valid = ((part.to(place).double(), target.to(place)) for part, target in (trained, held_out))
+    solve(own, exact, train, valid)
+    put_weights(head, exact.state_dict())
+    return True
+
+
+def where_to_solve(device: torch.device) -> torch.device:
+    """Stay on CUDA; of the other accelerators some have no float64."""
+    return device if device.type == "cuda" else torch.device("cpu")
 
 
 def features_of(

@@ -1,6 +1,7 @@
 """A run in progress: what both phases share, and what a checkpoint holds of it."""
 
 import copy
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 
 _SHORT_SECONDS = 1.0
 
+_STEPS_BETWEEN_WORDS = 8
+"""After so many steps several processes ask each other whether to save or stop: each step would be a wait."""
+
 
 @dataclass
 class Session:
@@ -55,6 +59,7 @@ class Session:
     tally: Tally = field(default_factory=Tally)
     _saved_at: float | None = None
     _epoch_began: float = 0.0
+    _steps: int = 0  # taken in this process
     _answers: list[tuple[Tensor, Any]] = field(default_factory=list)
 
     @property
@@ -107,11 +112,10 @@ class Session:
         self.callbacks.call("on_epoch_start", self.state)
         row: Row = {"epoch": epoch + 1, "phase": phase.name}
 
-        between = partial(self._save_or_stop, phase)
-        row["train_loss"] = self._train(phase, epoch, between)
+        row["train_loss"] = self._train(phase, epoch, partial(self._after_step, phase))
         seconds = time.perf_counter() - started
         if phase.valid is not None:
-            figures = self._validate(phase, between)
+            figures = self._validate(phase, partial(self._save_or_stop, phase))
             row |= {f"valid_{name}": value for name, value in figures.items()}
         phase.schedule.after_epoch(row.get(self.best.monitor or "valid_loss"))
         images = count_images(phase.train) or self.tally.images
@@ -203,10 +207,32 @@ class Session:
                 self.store.keep_epoch(row["epoch"])
         self._heed()
 
+    def _after_step(self, phase: Phase) -> None:
+        """Save or stop where it is time to; several processes do so after the same step."""
+        if distributed.world() > 1 and phase.trainer.is_shared:
+            self._steps += 1
+            if self._steps % _STEPS_BETWEEN_WORDS:
+                return
+            self._agree(phase)
+        self._save_or_stop(phase)
+
+    def _agree(self, phase: Phase) -> None:
+        """Let a signal, and a save that is due, be those of all processes."""
+        own = [self.interruption.signal or 0, int(self._is_due)]
+        signal, is_due = distributed.largest_of_all(torch.tensor(own, device=self.hardware.device)).tolist()
+        self.interruption.signal = signal or None
+        if is_due:
+            self._saved_at = -math.inf
+        if is_due or signal:
+            phase.trainer.gather(self.tally)
+
+    @property
+    def _is_due(self) -> bool:
+        return self.store is not None and self._seconds_since_saving() >= self.every_seconds
+
     def _save_or_stop(self, phase: Phase) -> None:
         """Between two batches: save if it is time to, and stop if somebody asked for that."""
-        is_due = self.store is not None and self._seconds_since_saving() >= self.every_seconds
-        if not is_due and not self.interruption.is_asked_for:
+        if not self._is_due and not self.interruption.is_asked_for:
             return
         if can_begin_anywhere(phase.train):
             phase.trainer.check_so_far(self.tally)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from layerkit.solving.problems import Coefficients, logits_of, refine, solve_path
+from layerkit.convex.problems import Coefficients, logits_of, refine, solve_path
 from layerkit.tasks import Task
 
 _PER_DECADE = 3
