@@ -1,7 +1,7 @@
 """The contributor's front door: ``nox --list`` names every session, ``nox -s tests`` runs one.
 
-An environment with torch takes gigabytes, so all sessions but ``build`` and ``tests_oldest`` run in the
-environment that nox itself is installed in: ``pip install -e ".[dev,docs]"`` makes it.
+An environment with torch takes gigabytes, so all sessions but ``bench``, ``build`` and ``tests_oldest`` run in
+the environment that nox itself is installed in: ``pip install -e ".[dev,docs]"`` makes it.
 """
 
 import os
@@ -64,6 +64,13 @@ def docs(session: nox.Session) -> None:
 def demo(session: nox.Session) -> None:
     """Train, save and show a model on the pictures that the package carries."""
     session.run("layerkit", "demo", *session.posargs)
+
+
+@nox.session(python=PYTHON_VERSIONS[0])
+def bench(session: nox.Session) -> None:
+    """Measure layerkit beside other libraries; "-- --quick" takes minutes, "-- --help" names the choices."""
+    session.install("-r", "benchmarks/peers/requirements.txt", ".")
+    session.run("python", "benchmarks/peers/run.py", *session.posargs)
 
 
 @nox.session(python=PYTHON_VERSIONS[0])

@@ -67,7 +67,9 @@ def write(folder: Path) -> str:
     """Write both files, and give the text of the first."""
     found = [Path(folder, f"{job}.json") for job in TITLES]
     jobs = [json.loads(file.read_text()) for file in found if file.exists()]
-    text = "\n".join(part for about in jobs for part in section(about))
+    lines = [line for about in jobs for line in section(about)]
+    lines += dict.fromkeys(installed(about) for about in jobs)  # one line, unless the jobs' versions differ
+    text = "\n".join(lines)
     Path(folder, "speed.md").write_text(text + "\n")
     plot(jobs, Path(folder, "speed.svg"))
     return text
@@ -90,7 +92,10 @@ def section(about: About) -> Iterator[str]:
     for peer, reason in left_out(about).items():
         yield f"Left out: {peer} ({reason})."
     yield ""
-    yield "Versions: " + ", ".join(f"{name} {one}" for name, one in about["versions"].items()) + ".\n"
+
+
+def installed(about: About) -> str:
+    return "Versions: " + ", ".join(f"{name} {one}" for name, one in about["versions"].items()) + "."
 
 
 def by_peer(about: About, wanted: Callable[[About], bool]) -> dict[str, dict[int, About]]:

@@ -1,6 +1,6 @@
 """Run the jobs of this folder with each peer in turn, A B C ... C B A, and write tables and a plot.
 
-    python run.py [JOB ...] [--quick] [--rounds N] [--peers bare layerkit ...] [--output runs/bench]
+    python run.py [JOB ...] [--quick] [--rounds N] [--peers bare layerkit ...] [--output FOLDER]
 
 Each run is a process of its own, with a terminal (that nobody looks at) as its output, so that progress bars cost
 what they cost a user. OUTPUT gets JOB.json with every single result, speed.md and speed.svg. Jobs that are not
@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -89,30 +90,37 @@ QUICK = ["loop", "frozen", "loading"]
 
 def main() -> None:
     asked = arguments()
-    names = asked.jobs or (QUICK if asked.quick else list(JOBS))
-    train = asked.train or (32 if asked.quick else 512)
-    counts = {"train": train, "valid": max(16, train // 4), "large": 0}
-    if "loading_large" in names:
-        counts["large"] = 2 if asked.quick else 16
     asked.output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        photos.make(Path(folder), **counts)
-        Path(folder, "files").mkdir()
-        for name in names:
-            job = JOBS[name]
-            options = job.options | (job.quick if asked.quick else {})
-            settings = dict(options)
-            if job.folder:
-                option, part = job.folder
-                options[option] = str(Path(folder, part))
-                settings |= {"pictures to train on": counts["train"]} if part == "small" else {}
-            peers = [peer for peer in job.peers.split() if not asked.peers or peer in asked.peers]
-            rounds = asked.rounds or (1 if asked.quick else job.rounds)
-            results = take_turns(job, options, peers, rounds)
-            about = {"job": name, "settings": settings, "date": time.strftime("%Y-%m-%d")}
-            about |= {"machine": machine(), "versions": versions(), "results": results}
+        make_data(Path(folder), asked)
+        for name in asked.jobs:
+            about = do(name, Path(folder), asked)
             Path(asked.output, f"{name}.json").write_text(json.dumps(about, indent=1))
     print(report.write(asked.output))
+
+
+def make_data(folder: Path, asked: argparse.Namespace) -> None:
+    """Make what the jobs read."""
+    (folder / "files").mkdir()
+    wanted = {JOBS[name].folder[1] for name in asked.jobs if JOBS[name].folder}
+    if wanted & {"small", "large"}:
+        train, valid = (asked.train, max(16, asked.train // 4)) if "small" in wanted else (0, 0)
+        photos.make(folder, train, valid, asked.large if "large" in wanted else 0)
+
+
+def do(name: str, folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
+    """Do one job with all its peers; give everything that its table needs."""
+    job = JOBS[name]
+    options = job.options | (job.quick if asked.quick else {})
+    settings = dict(options)
+    if job.folder:
+        option, part = job.folder
+        options[option] = str(folder / part)
+        settings |= {"pictures to train on": asked.train} if part == "small" else {}
+    peers = [peer for peer in job.peers.split() if not asked.peers or peer in asked.peers]
+    results = take_turns(job, options, peers, asked.rounds or (1 if asked.quick else job.rounds))
+    about = {"job": name, "settings": settings, "date": time.strftime("%Y-%m-%d")}
+    return about | {"machine": machine(), "versions": versions(), "results": results}
 
 
 def arguments() -> argparse.Namespace:
@@ -124,10 +132,15 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="instead of each job's own number")
     parser.add_argument("--peers", nargs="+", help="only these")
     parser.add_argument("--train", type=int, help="pictures to train on (512; 32 with --quick)")
-    parser.add_argument("--output", type=Path, default=Path("runs/bench"))
+    parser.add_argument("--large", type=int, help="pictures of 4000 x 3000, twice (16; 2 with --quick)")
+    parser.add_argument("--output", type=Path, help="(default: runs/bench or runs/bench-quick)")
     asked = parser.parse_args()
     if unknown := set(asked.jobs) - set(JOBS):
         parser.error(f"no such job: {', '.join(unknown)}; expected some of {', '.join(JOBS)}")
+    asked.jobs = asked.jobs or (QUICK if asked.quick else list(JOBS))
+    asked.train = asked.train or (32 if asked.quick else 512)
+    asked.large = asked.large or (2 if asked.quick else 16)
+    asked.output = asked.output or Path("runs/bench-quick" if asked.quick else "runs/bench")
     return asked
 
 
@@ -205,10 +218,8 @@ def machine() -> str:
     """Describe the machine without naming it."""
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        models = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines()]
-        names = [line.startswith("model name") for line in cpuinfo.read_text().splitlines()]
-        name = next((model for model, named in zip(models, names, strict=True) if named), name)
+    if cpuinfo.exists() and (model := re.search(r"^model name\s*: (.+)$", cpuinfo.read_text(), re.MULTILINE)):
+        name = model[1]
     memory = ""
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1024**3

@@ -259,7 +259,9 @@ def check_inside(path: str) -> None:
         If the path is absolute or goes through a parent.
     """
     pieces = path.split("/")
-    has_drive = (":" in path or "\\" in path) and bool(PureWindowsPath(path).drive)  # a slow question, seldom asked
+    has_drive = (":" in path or "\\" in path) and bool(
+        PureWindowsPath(path).drive
+    )  # a slow question, seldom asked
     if "" in pieces or "." in pieces or ".." in pieces or has_drive:
         raise SplitError(
             f"the path {path!r} could lead out of the source; expected a path relative to it, with '/' "
