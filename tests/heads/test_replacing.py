@@ -371,3 +371,10 @@ def test_a_replaced_model_exports():
     exported = torch.export.export(model, (batch,)).module()
 
     torch.testing.assert_close(exported(batch), model(batch))
+
+
+def test_a_guess_can_be_said_to_a_caller_without_a_name():
+    """Code that runs from a notebook's cell or exec() may have no module name."""
+    model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+    with pytest.warns(LayerkitWarning, match="taken for the head"):
+        exec("find_head(model)", {"find_head": find_head, "model": model})

@@ -151,3 +151,10 @@ def test_ten_thousand_samples_take_no_time():
     started = time.perf_counter()
     confidence_intervals(Binary(), torch.randn(10_000, 1), torch.randint(0, 2, (10_000,)).float())
     assert time.perf_counter() - started < 5
+
+
+def test_a_label_that_no_picture_has_counts_in_the_interval_as_in_the_figure():
+    """A perfect model of two labels that occur and one that does not has 2/3, within the interval."""
+    target = torch.tensor([[1.0, 0, 0], [0, 1, 0]]).repeat(10, 1)
+    intervals = confidence_intervals(Multilabel(3), target * 20 - 10, target)
+    assert intervals["average_precision"] == pytest.approx((2 / 3, 2 / 3))

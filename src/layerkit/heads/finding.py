@@ -294,9 +294,10 @@ def _guess(model: nn.Module) -> str:
 
 
 def _callers_level() -> int:
-    """Count the frames from the function that warns up to the user's line, which called some room of layerkit."""
+    """Count the frames from the function that warns up to the user's line, through layerkit's and torch's own."""
     frame, level = sys._getframe(1), 1
-    while frame.f_globals["__name__"].startswith("layerkit.") and frame.f_back is not None:
+    rooms = ("layerkit.", "torch.")
+    while frame.f_globals.get("__name__", "").startswith(rooms) and frame.f_back is not None:
         frame, level = frame.f_back, level + 1
     return level
 

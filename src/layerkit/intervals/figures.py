@@ -224,7 +224,8 @@ def _auroc(scores: Tensor, wanted: Tensor) -> Resampled:
 
 
 def _average_precision(scores: Tensor, wanted: Tensor) -> Resampled:
-    """Average over the labels that a resample holds, as torchmetrics does."""
+    """Average over the labels that a resample holds; one that nobody has counts as 0, as in torchmetrics."""
+    share_present = wanted.any(0).float().mean()
     orders = [_ordered(column, descending=True) for column in scores.T]
 
     def one(counts: Tensor, order: Tensor, ends: Tensor | None, column: Tensor) -> Tensor:
@@ -234,7 +235,9 @@ def _average_precision(scores: Tensor, wanted: Tensor) -> Resampled:
 
     def figure(counts: Tensor) -> Tensor:
         labels = zip(orders, wanted.T.float(), strict=True)
-        return torch.stack([one(counts, *order, column) for order, column in labels]).nanmean(0)
+        return (
+            torch.stack([one(counts, *order, column) for order, column in labels]).nanmean(0) * share_present
+        )
 
     return figure
 

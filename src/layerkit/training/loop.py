@@ -356,8 +356,11 @@ def _as_callbacks_want(share: Share, callbacks: Callbacks, state: State) -> Shar
 def _pair(batch: Any) -> Batch:
     if isinstance(batch, list | tuple) and len(batch) == 2 and isinstance(batch[0], Tensor):
         return batch[0], batch[1]
+    parts = (
+        f" of {', '.join(type(part).__name__ for part in batch)}" if isinstance(batch, list | tuple) else ""
+    )
     raise TypeError(
-        f"The loader gave a {type(batch).__name__}{f' of {len(batch)}' if hasattr(batch, '__len__') else ''}; "
+        f"The loader gave a {type(batch).__name__}{parts}; "
         "expected pairs of (inputs, targets), inputs being a tensor (N, ...). Change its dataset or collate_fn."
     )
 
