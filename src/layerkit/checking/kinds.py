@@ -27,7 +27,9 @@ KINDS: dict[str, Kind] = {
     "empty_file": Kind("error", "the file has 0 bytes", "get the picture again, or remove the file"),
     "unreadable": Kind("error", "no picture can be read from the file", "remove or replace it"),
     "truncated": Kind(
-        "error", "the picture is cut short, or damaged inside", "get the picture again, or remove it"
+        "error",
+        "the picture is cut short, or cannot be decoded to its end",
+        "get the picture again, or remove it",
     ),
     "no_permission": Kind("error", "you may not read the file", "change its permissions or its owner"),
     "broken_link": Kind("error", "a symbolic link leads nowhere", "mend the link, or remove it"),
