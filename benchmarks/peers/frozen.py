@@ -76,7 +76,7 @@ def layerkit(pictures: str, measured: int, precision: str = "auto") -> Figures:
     seconds = [row["seconds"] for row in run.history]
     total = clock()
     right = max(row["valid_accuracy"] for row in run.history)
-    return {"first_epoch": total - sum(seconds[1:]), "ten_epochs": total, "accuracy": right}
+    return {"first_epoch": round(total - sum(seconds[1:]), 3), "ten_epochs": total, "accuracy": right}
 
 
 def layerkit_bf16(pictures: str, measured: int) -> Figures:

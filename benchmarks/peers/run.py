@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -84,7 +85,7 @@ JOBS = {
         rounds=5, warm_up=True,
     ),
 }  # fmt: skip
-QUICK = ["loop", "frozen", "loading"]
+QUICK = ["loop", "frozen"]
 """What --quick runs if no job is named."""
 
 
@@ -94,8 +95,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         make_data(Path(folder), asked)
         for name in asked.jobs:
-            about = do(name, Path(folder), asked)
-            Path(asked.output, f"{name}.json").write_text(json.dumps(about, indent=1))
+            do(name, Path(folder), asked)
     print(report.write(asked.output))
 
 
@@ -108,8 +108,8 @@ def make_data(folder: Path, asked: argparse.Namespace) -> None:
         photos.make(folder, train, valid, asked.large if "large" in wanted else 0)
 
 
-def do(name: str, folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
-    """Do one job with all its peers; give everything that its table needs."""
+def do(name: str, folder: Path, asked: argparse.Namespace) -> None:
+    """Do one job with all its peers, and write down after each run everything that the table needs."""
     job = JOBS[name]
     options = job.options | (job.quick if asked.quick else {})
     settings = dict(options)
@@ -118,9 +118,16 @@ def do(name: str, folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
         options[option] = str(folder / part)
         settings |= {"pictures to train on": asked.train} if part == "small" else {}
     peers = [peer for peer in job.peers.split() if not asked.peers or peer in asked.peers]
-    results = take_turns(job, options, peers, asked.rounds or (1 if asked.quick else job.rounds))
+    rounds = asked.rounds or (1 if asked.quick else job.rounds)
+    results: list[dict[str, Any]] = []
     about = {"job": name, "settings": settings, "date": time.strftime("%Y-%m-%d")}
-    return about | {"machine": machine(), "versions": versions(), "results": results}
+    about |= {"machine": machine(), "versions": versions(), "results": results}
+    for number, peer in turns(peers, -1 if job.warm_up else 0, rounds):
+        result = {"round": number} | run(job.script, peer, options)
+        print(json.dumps(result), flush=True)
+        if number >= 0:
+            results.append(result)
+        Path(asked.output, f"{name}.json").write_text(json.dumps(about, indent=1))
 
 
 def arguments() -> argparse.Namespace:
@@ -144,16 +151,11 @@ def arguments() -> argparse.Namespace:
     return asked
 
 
-def take_turns(job: Job, options: dict[str, Any], peers: list[str], rounds: int) -> list[dict[str, Any]]:
-    """Run the peers one after the other, each second round backwards, so that drift falls on all alike."""
-    results = []
-    for number in range(-1 if job.warm_up else 0, rounds):
+def turns(peers: list[str], first: int, rounds: int) -> Iterator[tuple[int, str]]:
+    """Yield who comes next, each second round backwards, so that drift falls on all alike."""
+    for number in range(first, rounds):
         for peer in peers if number % 2 == 0 else peers[::-1]:
-            result = {"round": number} | run(job.script, peer, options)
-            print(json.dumps(result), flush=True)
-            if number >= 0:
-                results.append(result)
-    return results
+            yield number, peer
 
 
 def run(script: str, peer: str, options: dict[str, Any]) -> dict[str, Any]:
