@@ -287,3 +287,11 @@ def test_a_small_head_starts_from_its_optimum(capsys):
     assert "from its exact optimum" in capsys.readouterr().err
     assert run.history[0]["valid_loss"] < 1.05 * solved.valid_loss
     assert solved.valid_loss < 0.2
+
+
+def test_a_loss_with_a_corner_has_no_optimum_to_start_from(capsys):
+    """Absolute errors have no gradient at their optimum, and are trained as before."""
+    inputs = torch.randn(24, 4)
+    data = DataLoader(TensorDataset(inputs, inputs[:, :1]), batch_size=8)
+    fit(linear_model(1), Regression(loss="mae"), data, data, epochs=1, frozen_epochs=1)
+    assert "from its exact optimum" not in capsys.readouterr().err

@@ -14,8 +14,9 @@ _CONVEX = {kind.criterion for kind in (Regression, Binary, Multiclass, Multilabe
 
 
 def is_convex(task: Task) -> bool:
-    """Tell whether a task's loss is known to be convex in the logits; that of ``loss="mae"`` has a corner."""
-    return type(task).criterion in _CONVEX
+    """Tell whether a task's loss is known to be convex and smooth in the logits; ``loss="mae"`` has a corner."""
+    has_corner = isinstance(task, Regression) and task.loss_name == "mae"
+    return type(task).criterion in _CONVEX and not has_corner
 
 
 def solve(

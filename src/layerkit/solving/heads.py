@@ -199,16 +199,16 @@ def _check_task(task: Any) -> None:
             "`task` is a MultiTask, whose parts would each want a penalty of their own; expected one task. Solve a "
             "head for each part, or train all of them with fit(..., frozen_epochs=5)."
         )
-    if not is_convex(task):
-        raise TypeError(
-            f"`task` is a {type(task).__name__} with a criterion() of its own; expected Binary, Multiclass, "
-            "Multilabel or Regression, whose losses are known to be convex. Train it with fit()."
-        )
     if isinstance(task, Regression) and task.loss_name == "mae":
         raise ValueError(
             "`task` has the loss 'mae', which has a corner at zero, so that its optimum cannot be found by its "
             "gradient; expected 'mse' or 'huber'. Regression(loss='huber') is as calm about outliers; or train with "
             "fit(..., frozen_epochs=5)."
+        )
+    if not is_convex(task):
+        raise TypeError(
+            f"`task` is a {type(task).__name__} with a criterion() of its own; expected Binary, Multiclass, "
+            "Multilabel or Regression, whose losses are known to be convex. Train it with fit()."
         )
 
 
