@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from layerkit import distributed
+from layerkit.device import Device, choose_hardware, move_model
 from layerkit.intervals import Estimate, confidence_intervals, resampled_intervals, with_intervals
 from layerkit.loading.loaders import PictureLoader
 from layerkit.tasks import Task
 from layerkit.tasks.outputs import split_output
 from layerkit.tasks.targets import map_targets
-from layerkit.training.device import Device, choose_hardware, move_model
 from layerkit.training.loop import check_is_shared, validate
 from layerkit.training.losses import as_task
 

@@ -6,8 +6,10 @@ from torch import nn
 from torchvision.models import maxvit
 from torchvision.models.video import mvit
 
+from layerkit.features import FrozenHead, precompute_features
 from layerkit.heads import find_head, replace_head
 from layerkit.tasks import Binary, Multiclass, Multilabel, MultiTask, Regression
+from layerkit.tasks.outputs import split_output
 
 # The smallest model of each family, and a small picture or clip that it takes.
 SMALL = {
@@ -131,6 +133,20 @@ def test_the_second_step_reaches_the_first_layer(small):
 
     first = next(name for name, parameter in model.named_parameters() if parameter.dim() > 1)
     assert {first, *head_weights(model)} <= moving(model)
+
+
+@pytest.mark.slow
+def test_the_head_on_features_answers_like_the_whole_model(small):
+    """What the frozen phase trains, the head on features that were gathered once, gives the model's own answers."""
+    model, pictures = small
+    model = replace_head(model, 3, head=nn.Linear).eval()
+    with torch.no_grad():
+        expected, _ = split_output(model(pictures))
+    features, _ = precompute_features(model, [(pictures, torch.zeros(len(pictures)))])
+    head = FrozenHead(model, features).eval()
+
+    scale = expected.abs().max().item()
+    torch.testing.assert_close(head(head.standardize(features)), expected, rtol=0, atol=5e-4 * scale)
 
 
 @pytest.mark.slow

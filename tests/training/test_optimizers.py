@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from layerkit import Multiclass, NonFiniteError, fit
-from layerkit.training.device import Hardware
+from layerkit.device import Hardware
 from layerkit.training.optimizers import check_pairing
 
 torch.manual_seed(0)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from layerkit import tasks
+from layerkit.device import Device, choose_device
 from layerkit.errors import PredictorFileError
 from layerkit.heads.finding import unwrapped
 from layerkit.predicting.architectures import Architecture, assign, load_weights, same_outputs
@@ -18,7 +19,6 @@ from layerkit.presets import Preset
 from layerkit.saving import read_tensors
 from layerkit.tasks import Task
 from layerkit.tasks.outputs import split_output
-from layerkit.training.device import Device, choose_device
 
 Tensors = dict[str, Tensor]
 Header = Mapping[str, Any]

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from layerkit import distributed
 from layerkit.convex import is_convex, solve
+from layerkit.device import Device, choose_hardware, move_model
 from layerkit.errors import HeadError, LayerkitWarning
 from layerkit.features import FrozenHead, is_one_linear_layer
 from layerkit.heads import find_head
 from layerkit.loading import PictureLoader
 from layerkit.tasks import MultiTask, Regression, Task
-from layerkit.training.device import Device, choose_hardware, move_model
 from layerkit.training.loop import nothing
 from layerkit.training.phases import features_of, where_to_solve
 from layerkit.training.progress import Progress

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from layerkit import distributed
+from layerkit.device import Device, choose_hardware, move_model
 from layerkit.plots import plot_rates
 from layerkit.tasks import Task
-from layerkit.training.device import Device, choose_hardware, move_model
 from layerkit.training.fitting import prepare_task
 from layerkit.training.loop import Batch, Trainer, shares_of
 from layerkit.training.losses import as_task

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from layerkit import distributed
+from layerkit.device import Device, Hardware, Precision, choose_hardware
 from layerkit.errors import LayerkitWarning
 from layerkit.heads.families import family_of
 from layerkit.intervals import Estimate
@@ -19,7 +20,6 @@ from layerkit.tasks import Task
 from layerkit.tasks.targets import map_targets
 from layerkit.training.best import make_best
 from layerkit.training.checkpoint import Checkpoint
-from layerkit.training.device import Device, Hardware, Precision, choose_hardware
 from layerkit.training.history import History
 from layerkit.training.identity import (
     circumstances_of,

@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from layerkit import distributed
+from layerkit.device import Hardware
 from layerkit.loading import PictureLoader
 from layerkit.tasks import Task
 from layerkit.tasks.targets import map_targets
 from layerkit.training.checkpoint import digest
-from layerkit.training.device import Hardware
 from layerkit.training.losses import LossTask
 from layerkit.training.schedules import PerBatch
 

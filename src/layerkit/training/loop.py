@@ -14,12 +14,12 @@ from torch.optim import Optimizer
 from torch.utils.data import DistributedSampler
 
 from layerkit import distributed
+from layerkit.device import Hardware
 from layerkit.errors import NonFiniteError
 from layerkit.loading import PictureLoader
 from layerkit.tasks import Task
 from layerkit.tasks.outputs import split_output
 from layerkit.tasks.targets import map_targets
-from layerkit.training.device import Hardware
 from layerkit.training.memory import Pieces
 from layerkit.training.mistakes import check_ending, check_inputs
 from layerkit.training.moments import Callbacks, State

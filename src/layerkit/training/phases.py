@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from layerkit import distributed
 from layerkit.convex import is_convex, solve
+from layerkit.device import Hardware
 from layerkit.features import (
     FeatureBatches,
     FrozenHead,
@@ -22,7 +23,6 @@ from layerkit.features import (
 from layerkit.loading import PictureLoader
 from layerkit.tasks import Task
 from layerkit.tasks.targets import map_targets
-from layerkit.training.device import Hardware
 from layerkit.training.loop import Batch, Trainer
 from layerkit.training.optimizers import FROZEN_LR, SOLVED_LR, OptimizerLike, check_pairing, make_optimizer
 from layerkit.training.progress import Progress

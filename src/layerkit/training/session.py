@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from layerkit import distributed
+from layerkit.device import Hardware, move_model
 from layerkit.errors import LayerkitError, NonFiniteError
 from layerkit.intervals import Estimate, confidence_intervals, resampled_intervals
 from layerkit.loading import PictureLoader
@@ -20,7 +21,6 @@ from layerkit.tasks import Task
 from layerkit.tasks.targets import map_targets
 from layerkit.training.best import Best
 from layerkit.training.checkpoint import Checkpoint, Store
-from layerkit.training.device import Hardware, move_model
 from layerkit.training.history import History, Row, format_row
 from layerkit.training.interrupting import Interruption
 from layerkit.training.loop import Tally, validate

@@ -1,80 +1,16 @@
-"""A frozen backbone run once: its features, and the head that is trained on them."""
+"""The head of a frozen backbone, trained on standardized features."""
 
 import copy
-import math
-from collections.abc import Callable, Iterable, Iterator
-from operator import itemgetter
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from layerkit.errors import HeadError
-from layerkit.heads import Site, find_head
+from layerkit.heads import find_head
 from layerkit.tasks.base import Task
-from layerkit.tasks.outputs import split_output
 from layerkit.tasks.targets import map_targets
 
 _POOLS = (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d, nn.Flatten, nn.Identity)
-
-
-@torch.inference_mode()
-def precompute_features(
-    model: nn.Module,
-    batches: Iterable[tuple[Tensor, Any]],
-    *,
-    each: Callable[[Tensor, Any], tuple[Tensor, Any]] | None = None,
-) -> tuple[Tensor, Any]:
-    """Run a backbone once over a loader and keep what enters its head.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        Any model in which `find_head` finds one main layer. It is run in evaluation mode, and put back.
-    batches : iterable of (inputs, target)
-        A loader. It is read once, in its own order.
-    each : callable, optional
-        Called with each batch before it is used, to check and move it; by default nothing is done.
-
-    Returns
-    -------
-    features : Tensor, shape (N, in_features), or (N, in_features, 1, 1) before a convolution
-        What enters the head's main layer (before a Dropout that stands directly in front of it). Where a
-        1x1 convolution's outputs are averaged over all positions (SqueezeNet, S3D), the features are averaged
-        instead, since the two commute.
-    targets : Tensor, or dict of these
-        The targets, concatenated.
-
-    Raises
-    ------
-    HeadError
-        The model's output is not its head's output, so that training the head alone would train something
-        else.
-    """
-    site = find_head(model).sites[0]
-    caught: list[Tensor] = []
-    hook = site.module.register_forward_pre_hook(lambda _, inputs: caught.append(_pooled(inputs[0], site)))
-    features: list[Tensor] = []
-    targets: list[Any] = []
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        for inputs, target in batches:
-            if each is not None:
-                inputs, target = each(inputs, target)
-            if not features:
-                _check_head_is_last(model, site, inputs)
-                caught.clear()
-            model(inputs)
-            features.append(caught.pop())
-            targets.append(target)
-    finally:
-        hook.remove()
-        for module, training in modes.items():
-            module.training = training
-    if not features:
-        raise ValueError("The loader gave no batch; expected at least one picture. Check the folder.")
-    return torch.cat(features), map_targets(lambda *parts: torch.cat(parts), *targets)
 
 
 class FrozenHead(nn.Module):
@@ -152,43 +88,6 @@ class FrozenHead(nn.Module):
                 self.first.get_parameter(name).copy_(value)
 
 
-class FeatureBatches:
-    """Features in memory, dealt out in batches; each ``iter()`` is the next epoch.
-
-    With several views of the pictures each epoch takes the next one. The order depends on the seed and the
-    epoch alone.
-    """
-
-    def __init__(
-        self, views: list[Tensor], targets: Any, *, batch_size: int, shuffle: bool, seed: int = 0
-    ) -> None:
-        self.views, self.targets = views, targets
-        self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
-        self.epoch = 0
-        self.first_batch = 0
-
-    def set_epoch(self, epoch: int, *, first_batch: int = 0) -> None:
-        """Choose the epoch, and the batch in it, with which the next ``iter()`` begins."""
-        self.epoch, self.first_batch = epoch, first_batch
-
-    @property
-    def batches(self) -> int:
-        """How many there are in an epoch."""
-        return math.ceil(len(self) / self.batch_size)
-
-    def __len__(self) -> int:
-        return len(self.views[0])
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Any]]:
-        epoch, first = self.epoch, self.first_batch
-        self.epoch, self.first_batch = epoch + 1, 0
-        features = self.views[epoch % len(self.views)]
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-        order = torch.randperm(len(self), generator=generator) if self.shuffle else torch.arange(len(self))
-        for indices in torch.split(order.to(features.device), self.batch_size)[first:]:
-            yield features[indices], map_targets(itemgetter(indices), self.targets)
-
-
 def is_one_linear_layer(head: nn.Module) -> bool:
     """Tell whether a head is a linear layer, or a 1x1 convolution, with nothing but pooling beside it."""
     first = _first_linear(head)
@@ -212,37 +111,6 @@ def _along(dim: int, like: Tensor, values: Tensor) -> Tensor:
     shape = [1] * like.ndim
     shape[dim] = -1
     return values.reshape(shape)
-
-
-def _pooled(inputs: Tensor, site: Site) -> Tensor:
-    return inputs.mean(dim=tuple(range(2, inputs.ndim)), keepdim=True) if site.pools_after else inputs.clone()
-
-
-def _check_head_is_last(model: nn.Module, site: Site, inputs: Tensor) -> None:
-    """Prove that the head's output is the model's: give other outputs in its place and see them come out."""
-    given: list[Tensor] = []
-
-    def replace(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
-        values = torch.linspace(-1, 1, output.numel(), dtype=torch.float32, device=output.device)
-        given.append(values.view(output.shape).to(output.dtype))
-        return given[-1]
-
-    hook = site.module.register_forward_hook(replace)
-    try:
-        output, _ = split_output(model(inputs[:2]))
-    finally:
-        hook.remove()
-    if len(given) == 1:
-        expected = (_pooled(given[0], site) if site.pools_after else given[0]).flatten(1)
-        if expected.shape == output.flatten(1).shape and torch.allclose(
-            expected, output.flatten(1), atol=1e-2
-        ):
-            return
-    raise HeadError(
-        f"The output of the layer {site.path!r} is not the model's output; expected nothing but the head after "
-        "the frozen part, since the backbone runs only once. Remove what stands after it in forward(), such as a "
-        "softmax, which the task applies itself; or use frozen_epochs=0 and freeze_backbone(model)."
-    )
 
 
 def _first_linear(head: nn.Module) -> Any:

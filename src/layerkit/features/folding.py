@@ -1,0 +1,85 @@
+"""Batch norm folded into the convolutions before it, for as long as a backbone only answers."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+@contextmanager
+def folded_batch_norm(model: nn.Module, answer: Callable[[], Tensor]) -> Iterator[None]:
+    """Let convolutions do the work of the batch norms that follow them, within a block.
+
+    In evaluation mode a batch norm multiplies and adds the same numbers each time, which the convolution before
+    it can do on the way (Jacob et al. 2018, https://arxiv.org/abs/1712.05877, section 3.2). Other modules stand
+    in for both; no weight is touched, and at the block's end the model is what it was.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        In evaluation mode.
+    answer : callable
+        Runs the model on a few inputs and gives what comes of it: twice, to see which modules follow each other
+        and whether the answers stay the same. Where they don't, nothing is folded.
+    """
+    before, pairs = _watch(model, answer)
+    folded = {conv: fuse_conv_bn_eval(conv, norm) for conv, norm in pairs}
+    stand_ins: dict[nn.Module, nn.Module] = {**folded, **{norm: nn.Identity() for _, norm in pairs}}
+    originals = [
+        (parent, name, child)
+        for parent in model.modules()
+        for name, child in parent.named_children()
+        if child in stand_ins
+    ]
+    try:
+        for parent, name, child in originals:
+            setattr(parent, name, stand_ins[child])
+        if pairs and not _agree(before, answer()):
+            _put_back(originals)
+        yield
+    finally:
+        _put_back(originals)
+
+
+def _watch(model: nn.Module, answer: Callable[[], Tensor]) -> tuple[Tensor, list[tuple[Any, Any]]]:
+    """Run the model; list the convolutions whose output went straight into a batch norm."""
+    given: dict[int, tuple[nn.Module, Tensor]] = {}  # holds each output, so that no other gets its id
+    follows: dict[nn.Module, nn.Module] = {}
+
+    def after_convolution(module: nn.Module, _inputs: Any, output: Tensor) -> None:
+        given[id(output)] = (module, output)
+
+    def before_norm(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if id(inputs[0]) in given:
+            follows[given[id(inputs[0])][0]] = module
+
+    hooks = [
+        module.register_forward_hook(after_convolution)
+        if type(module) in _CONVOLUTIONS
+        else module.register_forward_pre_hook(before_norm)
+        for module in model.modules()
+        if type(module) in _CONVOLUTIONS or (type(module) in _NORMS and module.running_mean is not None)
+    ]
+    try:
+        output = answer()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return output, list(follows.items())
+
+
+def _agree(one: Tensor, other: Tensor) -> bool:
+    """Tell whether two answers differ by no more than rounding does."""
+    size = one.abs().max().clamp(min=torch.finfo(torch.float32).tiny)
+    return bool(((one - other).abs().max() / size) < 1e-3)
+
+
+def _put_back(originals: list[tuple[nn.Module, str, nn.Module]]) -> None:
+    for parent, name, child in originals:
+        setattr(parent, name, child)
