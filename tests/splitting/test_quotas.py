@@ -3,7 +3,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from layerkit.errors import SplitError
@@ -79,6 +79,7 @@ def test_apportion_is_the_nearest_of_all_ways(weights, data):
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.integers(3, 300), min_size=2, max_size=8), st.floats(0.1, 0.4), st.floats(0.1, 0.4))
+@example([3, 3, 3, 3], 0.25, 0.11)  # one count alone would do, four
 def test_part_quotas_are_exact_or_an_error_that_names_a_count_that_works(weights, valid, test):
     """Totals are exact, each class is within one of its share, or the message's own remedy works."""
     named = {f"class{i}": w for i, w in enumerate(weights)}

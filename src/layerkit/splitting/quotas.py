@@ -4,10 +4,13 @@ import heapq
 import itertools
 import math
 import numbers
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from layerkit.errors import SplitError
 from layerkit.splitting.table import PARTS
+
+_MOST_WORK = 300_000
+"""Classes times counts that are tried for a message; some seconds."""
 
 
 def check_amount(name: str, amount: float) -> float:
@@ -190,28 +193,19 @@ def _contradiction(
         quota = apportion(weights, count, lower, upper)
         return quota is not None and within_one(quota, weights, count)
 
-    better = _nearest(works, total, sum(weights))
-    remedy = f"{part}={better} would do" if better else "no count would do: ask for less in the other part"
+    # Above what was asked if there is one; in a large folder one that is far away is not worth a long search.
+    above = range(max(total + 1, sum(lower)), sum(upper) + 1)
+    below = range(min(total - 1, sum(upper)), sum(lower) - 1, -1)
+    most = max(1, _MOST_WORK // len(weights))
+    better = next(filter(works, itertools.chain(above[:most], below[:most])), None)
+    remedy = (
+        f"{part}={better} would do" if better else "no count near it would do: ask for less in the other part"
+    )
     return (
         f"`{part}` is {amount!r}, {count_of(total, 'picture')} of {sum(weights)}, which cannot be divided "
         f"among {len(weights)} classes; expected at least one picture of each class on every side, and each "
         f"class within one picture of its share: {remedy}, or pass stratify=False"
     )
-
-
-def _nearest(works: Callable[[int], bool], start: int, most: int) -> int | None:
-    """Return a number that works: above `start` if there is one, and as near to it as halving finds."""
-    for sign, last in ((1, most - start), (-1, start)):
-        step = 1
-        while step <= last and not works(start + sign * step):
-            step *= 2
-        if step <= last:
-            bad, good = step // 2, step
-            while good - bad > 1:
-                middle = (bad + good) // 2
-                bad, good = (bad, middle) if works(start + sign * middle) else (middle, good)
-            return start + sign * good
-    return None
 
 
 def fold_quotas(sizes: Sequence[int], k: int) -> list[list[int]]:
