@@ -2,9 +2,9 @@
 
     python benchmarks/loop.py [--rounds 60] [--steps 120]
 
-Both train the same small network on the same batches in memory, in one process and in turns too short for the
-machine to change in between; a step is counted from one forward pass to the next, the first ones left out. The
-bar is drawn on a terminal that the script makes for itself.
+The two take turns step by step, so that the machine does not change in between: the batches that `fit` asks for
+come from a generator that first takes a step by hand on another small network of the same kind. The first steps of
+a round are left out. The bar is drawn on a terminal that the script makes for itself.
 """
 
 import argparse
@@ -15,60 +15,79 @@ import statistics
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from layerkit import Multiclass, fit
 
 WARM = 20
-"""Steps at the beginning that do not count."""
+"""Steps at the beginning of a round that do not count."""
 
-Times = tuple[float, float]  # microseconds a step, by the clock and of the processor
-
-
-class Timed(nn.Sequential):
-    """A network whose step takes some milliseconds on one core, and which notes when one begins."""
-
-    def __init__(self) -> None:
-        torch.manual_seed(0)
-        super().__init__(
-            nn.Conv2d(3, 8, 3, stride=2), nn.ReLU(), nn.Conv2d(8, 16, 3, stride=2), nn.ReLU(),
-            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 2),
-        )  # fmt: skip
-        self.began: list[Times] = []
-
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        self.began.append((time.perf_counter(), time.process_time()))
-        return super().forward(inputs)
-
-    def step(self) -> Times:
-        """Give the mean time of a step."""
-        first, last, steps = self.began[WARM], self.began[-1], len(self.began) - 1 - WARM
-        return (last[0] - first[0]) / steps * 1e6, (last[1] - first[1]) / steps * 1e6
+Batch = tuple[Tensor, Tensor]
 
 
-def bare(data: list[tuple[torch.Tensor, torch.Tensor]]) -> Times:
-    """Train for one epoch as everybody writes it."""
-    model = Timed()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
-    model.train()
-    total = 0.0
-    for inputs, targets in data:
-        optimizer.zero_grad()
-        loss = nn.functional.cross_entropy(model(inputs), targets)
-        loss.backward()
-        optimizer.step()
-        total += loss.item() * len(inputs)
-    return model.step()
+def network() -> nn.Module:
+    """Make one whose step takes some milliseconds on one core."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=2), nn.ReLU(), nn.Conv2d(8, 16, 3, stride=2), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 2),
+    )  # fmt: skip
 
 
-def with_fit(data: list[tuple[torch.Tensor, torch.Tensor]]) -> Times:
-    """Train for one epoch with layerkit."""
-    model = Timed()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
-    fit(model, Multiclass(2), data, epochs=1, optimizer=optimizer, channels_last=False, device="cpu")
-    return model.step()
+def sgd(model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+
+
+@dataclass
+class Turns:
+    """Batches for `fit`, each given after a step by hand; seconds of the clock and of the processor of both."""
+
+    data: list[Batch]
+    bare: list[tuple[float, float]] = field(default_factory=list)
+    fitted: list[tuple[float, float]] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __iter__(self) -> Iterator[Batch]:
+        model = network().train()
+        optimizer = sgd(model)
+        total = 0.0
+        for inputs, targets in self.data:
+            began = now()
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(model(inputs), targets)
+            loss.backward()
+            optimizer.step()
+            total += loss.item() * len(inputs)
+            between = now()
+            yield inputs, targets
+            ended = now()
+            self.bare.append((between[0] - began[0], between[1] - began[1]))
+            self.fitted.append((ended[0] - between[0], ended[1] - between[1]))
+
+    def means(self) -> list[float]:
+        """Give microseconds of a bare step and of one of `fit`, and the same of the processor."""
+        return [
+            statistics.mean(step[which] for step in steps[WARM:]) * 1e6
+            for which in (0, 1)
+            for steps in (self.bare, self.fitted)
+        ]
+
+
+def now() -> tuple[float, float]:
+    return time.perf_counter(), time.process_time()
+
+
+def one_round(data: list[Batch]) -> list[float]:
+    """Train for one epoch, by hand and with layerkit in turns."""
+    turns, model = Turns(data), network()
+    fit(model, Multiclass(2), turns, epochs=1, optimizer=sgd(model), channels_last=False, device="cpu")
+    return turns.means()
 
 
 def draw_on_a_terminal() -> None:
@@ -91,21 +110,18 @@ def main() -> None:
     torch.manual_seed(0)
     data = [(torch.randn(16, 3, 64, 64), torch.arange(16) % 2) for _ in range(options.steps)]
     draw_on_a_terminal()
-    with_fit(data), bare(data)
-    added: list[Times] = []
-    steps: list[float] = []
-    for n in range(options.rounds):
-        pair = [bare, with_fit] if n % 2 else [with_fit, bare]
-        times = {function: function(data) for function in pair}
-        steps.append(times[bare][0])
-        added.append((times[with_fit][0] - times[bare][0], times[with_fit][1] - times[bare][1]))
-    clock, processor = (statistics.median(column) for column in zip(*added, strict=True))
-    quartiles = statistics.quantiles([a for a, _ in added], n=4)
+    one_round(data)
+    rounds = [one_round(data) for _ in range(options.rounds)]
+    step = statistics.median(bare for bare, *_ in rounds)
+    clock = [fitted - bare for bare, fitted, *_ in rounds]
+    processor = [fitted - bare for *_, bare, fitted in rounds]
+    low, _, high = statistics.quantiles(clock, n=4)
     print(f"{platform.platform()}, Python {platform.python_version()}, torch {torch.__version__}, one thread")
     print(
-        f"a bare step {statistics.median(steps) / 1e3:.2f} ms; fit adds {clock:.0f} microseconds by the clock "
-        f"(quartiles {quartiles[0]:.0f} to {quartiles[2]:.0f}) and {processor:.0f} of the processor's, over "
-        f"{options.rounds} rounds of {options.steps} steps"
+        f"a bare step {step / 1e3:.2f} ms; fit adds {statistics.median(clock):.0f} microseconds by the clock "
+        f"(quartiles {low:.0f} to {high:.0f}), {statistics.median(clock) / step:.1%}, and "
+        f"{statistics.median(processor):.0f} of the processor's, over {options.rounds} rounds of "
+        f"{options.steps} steps"
     )
 
 

@@ -18,6 +18,10 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+NO_CONTEXT = contextlib.nullcontext()
+"""Made once, since every step enters it."""
+
+
 @dataclass(frozen=True)
 class Hardware:
     """A device with the precision and the memory format that were chosen for it."""
@@ -33,7 +37,7 @@ class Hardware:
     def autocast(self) -> AbstractContextManager[Any]:
         """Run the forward pass in the chosen precision."""
         if self.dtype == torch.float32:
-            return contextlib.nullcontext()
+            return NO_CONTEXT
         return torch.autocast(self.device.type, dtype=self.dtype)
 
     def scaler(self) -> torch.amp.GradScaler | None:
@@ -42,7 +46,8 @@ class Hardware:
 
     def move(self, inputs: Tensor) -> Tensor:
         """Bring a batch of pictures to the device."""
-        inputs = inputs.to(self.device, non_blocking=True)
+        if inputs.device != self.device:
+            inputs = inputs.to(self.device, non_blocking=True)
         if self.channels_last and inputs.ndim == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         return inputs

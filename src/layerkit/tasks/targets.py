@@ -115,5 +115,10 @@ def as_distributions(target: Tensor, task: "Task") -> Tensor:
 
 
 def _bounds(target: Tensor) -> tuple[float, float]:
+    if (
+        target.ndim == 1 and not target.is_floating_point()
+    ):  # of a batch's few classes Python is the sooner one
+        values = target.tolist()
+        return min(values), max(values)
     low, high = target.aminmax()
     return low.item(), high.item()

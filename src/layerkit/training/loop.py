@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice, repeat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DistributedSampler
 
 from layerkit import distributed
-from layerkit.device import Hardware
+from layerkit.device import NO_CONTEXT, Hardware
 from layerkit.errors import NonFiniteError
 from layerkit.loading import PictureLoader
 from layerkit.tasks import Task
@@ -78,8 +78,10 @@ class Trainer:
         self._is_first_batch = True
         self._needs_closure = needs_closure(self.optimizer)
         self._with_loss = _WithLoss(self.model, self.task)
-        # Its forward alone where nobody needs a module: calling one costs as much as a small layer.
-        self._forward: Any = torch.compile(self._with_loss) if self.compiles else self._with_loss.forward
+        # A plain function where nobody needs a module: calling one costs as much as a small layer.
+        plain = partial(_loss_and_output, self.model, self.task)
+        self._forward: Any = torch.compile(self._with_loss) if self.compiles else plain
+        self._adds_up: DistributedDataParallel | None = None
         self._pieces = Pieces(self.model, self.hardware.device)
         self._trained: frozenset[int] = frozenset()
 
@@ -182,9 +184,8 @@ class Trainer:
         return sum([self._backward(*piece, is_last=n == last) for n, piece in enumerate(pieces)])
 
     def _backward(self, inputs: Tensor, target: Any, weight: float, *, is_last: bool) -> Any:
-        shared = isinstance(self._forward, DistributedDataParallel)
         # The processes add their gradients up once a step, not once for each of its batches.
-        with self._forward.no_sync() if shared and not is_last else nullcontext():
+        with NO_CONTEXT if is_last or self._adds_up is None else self._adds_up.no_sync():
             with self.hardware.autocast():
                 loss, output = self._forward(inputs, target)
             if self._is_first_batch:
@@ -239,7 +240,7 @@ class Trainer:
         if trained != self._trained:
             self._trained = trained
             whole = torch.compile(self._with_loss) if self.compiles else self._with_loss
-            self._forward = DistributedDataParallel(whole)
+            self._forward = self._adds_up = DistributedDataParallel(whole)
 
     def _mean_loss(self, tally: Tally, label: str) -> float:
         loss, images = self.gather(tally) if self.world > 1 else (float(tally.loss), tally.images)
@@ -261,8 +262,12 @@ class _WithLoss(nn.Module):
 
     def forward(self, inputs: Tensor, target: Any) -> tuple[Tensor, Any]:
         """Give the loss, and the model's raw output."""
-        output = self.model(inputs)
-        return self.task.checked_loss(output, target), output
+        return _loss_and_output(self.model, self.task, inputs, target)
+
+
+def _loss_and_output(model: nn.Module, task: Task, inputs: Tensor, target: Any) -> tuple[Tensor, Any]:
+    output = model(inputs)
+    return task.checked_loss(output, target), output
 
 
 @torch.no_grad()
@@ -371,7 +376,10 @@ def _check_not_empty(images: float) -> None:
 
 
 def _to_device(target: Any, device: torch.device) -> Any:
-    return map_targets(lambda part: part.to(device, non_blocking=True), target)
+    def moved(part: Tensor) -> Tensor:
+        return part if part.device == device else part.to(device, non_blocking=True)
+
+    return map_targets(moved, target)
 
 
 def _check_finite(value: float, where: str, what: str = "loss") -> None:

@@ -209,7 +209,7 @@ class Session:
 
     def _after_step(self, phase: Phase) -> None:
         """Save or stop where it is time to; several processes do so after the same step."""
-        if distributed.world() > 1 and phase.trainer.is_shared:
+        if phase.trainer.world > 1:
             self._steps += 1
             if self._steps % _STEPS_BETWEEN_WORDS:
                 return
