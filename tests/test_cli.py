@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -44,12 +45,13 @@ def test_ctrl_c_is_status_130(monkeypatch, capsys):
     assert "interrupted" in capsys.readouterr().err
 
 
-def test_the_module_is_the_command():
+def test_the_module_is_the_command(monkeypatch, capsys):
     """``python -m layerkit`` is the same door."""
-    output = subprocess.run(
-        [sys.executable, "-m", "layerkit", "--version"], capture_output=True, text=True, check=True
-    )
-    assert output.stdout.strip() == f"layerkit {__version__}"
+    monkeypatch.setattr(sys, "argv", ["layerkit", "--version"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_module("layerkit", run_name="__main__")
+    assert not end.value.code
+    assert capsys.readouterr().out.strip() == f"layerkit {__version__}"
 
 
 @pytest.fixture

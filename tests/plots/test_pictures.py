@@ -1,8 +1,5 @@
 """Plots take and give axes, and say what they show."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 
@@ -60,10 +57,3 @@ def test_nothing_is_saved_when_drawing_fails(tmp_path):
     with pytest.raises(ValueError, match="nonsense"):
         save_figure(plot_curves([]), tmp_path / "curves.nonsense")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_importing_plots_does_not_import_matplotlib():
-    """It is imported when the first picture is drawn."""
-    code = "import sys, layerkit.plots; print('matplotlib' in sys.modules)"
-    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert output.stdout.strip() == "False"

@@ -21,38 +21,43 @@ import torch
 from torch import nn
 from layerkit import Multiclass, Preset, evaluate, fit, folder_loaders
 
-root, folder, settings = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
-torch.set_num_threads(1)
-torch.manual_seed(0)
-norm = nn.BatchNorm2d(6) if settings.get("norm") else nn.Identity()
-model = nn.Sequential(
-    nn.Conv2d(3, 6, 3, stride=2), norm, nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(24, 2)
-)
-data = folder_loaders(root, preset=Preset(24), batch_size=settings.get("batch_size", 10), seed=1)
-task = Multiclass(data.classes)
-seen = []
-
 class Watch:
+    def __init__(self, settings):
+        self.settings, self.seen = settings, []
     def on_batch_start(self, state):
-        seen.append(sorted(round(v, 4) for v in state.inputs.mean(dim=(1, 2, 3)).tolist()))
+        self.seen.append(sorted(round(v, 4) for v in state.inputs.mean(dim=(1, 2, 3)).tolist()))
     def on_epoch_start(self, state):
-        if settings.get("dies") and os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        if self.settings.get("dies") and rank == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
             if state.epoch == 3:
                 os._exit(17)
     def on_batch_end(self, state):
-        if settings.get("is_told_to_stop") and os.environ["RANK"] == "1" and state.epoch == 2:
+        if self.settings.get("is_told_to_stop") and rank == "1" and state.epoch == 2:
             os.kill(os.getpid(), signal.SIGTERM)
 
-run = fit(
-    model, task, data.train, data.valid, epochs=4, seed=3, lr=0.01, schedule="constant", callbacks=[Watch()],
-    frozen_epochs=settings.get("frozen", 0), checkpoint=f"{folder}/run", progress=True,
-)
-held_out = evaluate(model, task, data.valid)
-rows = [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in run.history]
+def train(folder, settings):
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(6) if settings.get("norm") else nn.Identity()
+    model = nn.Sequential(
+        nn.Conv2d(3, 6, 3, stride=2), norm, nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(24, 2)
+    )
+    data = folder_loaders(
+        settings["pictures"], preset=Preset(24), batch_size=settings.get("batch_size", 10), seed=1
+    )
+    task, watch = Multiclass(data.classes), Watch(settings)
+    run = fit(
+        model, task, data.train, data.valid, epochs=4, seed=3, lr=0.01, schedule="constant", callbacks=[watch],
+        frozen_epochs=settings.get("frozen", 0), checkpoint=f"{folder}/run", progress=True,
+    )
+    held_out = evaluate(model, task, data.valid)
+    rows = [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in run.history]
+    weights = {k: v.tolist() for k, v in model.state_dict().items()}
+    with open(f"{folder}/{rank}of{world}.json", "w") as file:
+        json.dump({"rows": rows, "seen": watch.seen, "weights": weights, "held_out": held_out}, file)
+
 rank, world = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
-weights = {k: v.tolist() for k, v in model.state_dict().items()}
-with open(f"{folder}/{rank}of{world}.json", "w") as file:
-    json.dump({"rows": rows, "seen": seen, "weights": weights, "held_out": held_out}, file)
+torch.set_num_threads(1)
+for folder, settings in json.loads(sys.argv[1]).items():
+    train(folder, settings)
 """
 
 
@@ -72,11 +77,25 @@ def pictures(tmp_path_factory) -> Path:
     return root
 
 
-def start(pictures, folder, processes, *options, **settings):
-    """Run the script in so many processes, and give what each wrote."""
-    folder.mkdir(exist_ok=True)
+@pytest.fixture(scope="module")
+def few(pictures, tmp_path_factory) -> Path:
+    """Write three pictures to train on, and three held out."""
+    few = tmp_path_factory.mktemp("few")
+    for part in ("train", "valid"):
+        for name, count in (("a", 2), ("b", 1)):
+            (few / part / name).mkdir(parents=True)
+            for number in range(count):
+                source = pictures / part / name / f"{number}.png"
+                (few / part / name / source.name).write_bytes(source.read_bytes())
+    return few
+
+
+def start(folder, processes, *options, **runs):
+    """Run the script in so many processes, one run after the other, and give what each process wrote of each."""
     script = folder / "script.py"
     script.write_text(SCRIPT)
+    for name in runs:
+        (folder / name).mkdir(exist_ok=True)
     torchrun = [
         sys.executable,
         "-m",
@@ -86,20 +105,55 @@ def start(pictures, folder, processes, *options, **settings):
     ]
     command = [sys.executable] if processes == 1 else [*torchrun, *options]
     done = subprocess.run(
-        [*command, str(script), str(pictures), str(folder), json.dumps(settings)],
+        [
+            *command,
+            str(script),
+            json.dumps({str(folder / name): settings for name, settings in runs.items()}),
+        ],
         capture_output=True,
         text=True,
         timeout=240,
         check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
     )
-    if settings.get("is_told_to_stop"):
+    if any(settings.get("is_told_to_stop") for settings in runs.values()):
         assert done.returncode != 0
-        return [], done.stderr
+        return {}, done.stderr
     assert done.returncode == 0, done.stderr
-    return [
-        json.loads((folder / f"{r}of{processes}.json").read_text()) for r in range(processes)
-    ], done.stderr
+    written = {
+        name: [json.loads((folder / name / f"{r}of{processes}.json").read_text()) for r in range(processes)]
+        for name in runs
+    }
+    return written, done.stderr
+
+
+@pytest.fixture(scope="module")
+def alone(pictures, few, tmp_path_factory):
+    """Give what one process does in each of the runs."""
+    runs, _ = start(
+        tmp_path_factory.mktemp("alone"),
+        1,
+        full={"pictures": str(pictures)},
+        frozen={"pictures": str(pictures), "frozen": 2},
+        smaller={"pictures": str(pictures), "batch_size": 8},
+        few={"pictures": str(few), "batch_size": 4},
+    )
+    return {name: only for name, (only,) in runs.items()}
+
+
+@pytest.fixture(scope="module")
+def two(pictures, tmp_path_factory):
+    """Give what two processes do together, and what they say."""
+    with_norm = {"pictures": str(pictures), "norm": True}
+    return start(tmp_path_factory.mktemp("two"), 2, full={"pictures": str(pictures)}, norm=with_norm)
+
+
+@pytest.fixture(scope="module")
+def four(pictures, few, tmp_path_factory):
+    """Give what four processes do together, and what they say."""
+    frozen = {"pictures": str(pictures), "frozen": 2}
+    few_settings = {"pictures": str(few), "batch_size": 4}
+    return start(tmp_path_factory.mktemp("four"), 4, frozen=frozen, few=few_settings)
 
 
 def assert_close(one, other, tolerance=1e-4):
@@ -114,54 +168,47 @@ def assert_close(one, other, tolerance=1e-4):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("processes", "frozen"), [(2, 0), (4, 2)])
-def test_several_processes_do_what_one_does(processes, frozen, pictures, tmp_path):
+@pytest.mark.parametrize(("processes", "name"), [("two", "full"), ("four", "frozen")])
+def test_several_processes_do_what_one_does(processes, name, alone, request):
     """The same global batches, the same figures and weights within float tolerance, the same in each process."""
-    (alone,), _ = start(pictures, tmp_path / "alone", 1, frozen=frozen)
-    together, said = start(pictures, tmp_path / "together", processes, frozen=frozen)
-    for each in together:
-        assert_close(each, alone)
-        assert each["held_out"]["loss"] == pytest.approx(alone["held_out"]["loss"], abs=1e-5)
-    for step, batch in enumerate(alone["seen"]):
-        shares = [value for each in together for value in each["seen"][step]]
+    runs, said = request.getfixturevalue(processes)
+    for each in runs[name]:
+        assert_close(each, alone[name])
+        assert each["held_out"]["loss"] == pytest.approx(alone[name]["held_out"]["loss"], abs=1e-5)
+    for step, batch in enumerate(alone[name]["seen"]):
+        shares = [value for each in runs[name] for value in each["seen"][step]]
         assert sorted(shares) == pytest.approx(batch, abs=1e-3)
-    assert said.count("epoch 2/4") == 1  # one of them shows progress
+    assert said.count("epoch 2/4") == len(runs)  # one of them shows progress
 
 
 @pytest.mark.slow
-def test_a_process_that_dies_is_started_again(pictures, tmp_path):
-    """With torchrun's own restarts the run goes on from its checkpoint, batch norm and all."""
-    whole, _ = start(pictures, tmp_path / "whole", 2, norm=True)
-    restarted, said = start(pictures, tmp_path / "restarted", 2, "--max-restarts=1", norm=True, dies=True)
-    assert "goes on after epoch 2" in said
-    assert_close(restarted[0], whole[0], tolerance=1e-6)
-
-
-@pytest.mark.slow
-def test_a_signal_to_one_process_stops_all_after_the_same_step(pictures, tmp_path):
-    """The state is saved within the epoch, whose loss counts what every process had done by then."""
-    (alone,), _ = start(pictures, tmp_path / "alone", 1, batch_size=8)
-    _, said = start(pictures, tmp_path / "shared", 2, batch_size=8, is_told_to_stop=True)
-    assert "interrupted; the same call goes on from" in said
-    both, said = start(pictures, tmp_path / "shared", 2, batch_size=8)
-    assert "goes on after epoch 1 and 3 batches" in said
-    for one in both:
-        assert_close(one, alone)
-
-
-def test_a_process_without_a_sample_hangs_and_spoils_nothing(pictures, tmp_path):
+def test_a_process_without_a_sample_hangs_and_spoils_nothing(alone, four):
     """Of three pictures one of four processes has none: in training it runs one at no weight."""
-    few = tmp_path / "few"
-    for part in ("train", "valid"):
-        for name, count in (("a", 2), ("b", 1)):
-            (few / part / name).mkdir(parents=True)
-            for number in range(count):
-                source = pictures / part / name / f"{number}.png"
-                (few / part / name / source.name).write_bytes(source.read_bytes())
-    (alone,), _ = start(few, tmp_path / "alone", 1, batch_size=4)
-    together, _ = start(few, tmp_path / "together", 4, batch_size=4)
-    for each in together:
-        assert_close(each, alone)
+    runs, _ = four
+    for each in runs["few"]:
+        assert_close(each, alone["few"])
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_is_started_again(pictures, two, tmp_path):
+    """With torchrun's own restarts the run goes on from its checkpoint, batch norm and all."""
+    whole, _ = two
+    settings = {"pictures": str(pictures), "norm": True, "dies": True}
+    restarted, said = start(tmp_path, 2, "--max-restarts=1", norm=settings)
+    assert "goes on after epoch 2" in said
+    assert_close(restarted["norm"][0], whole["norm"][0], tolerance=1e-6)
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_process_stops_all_after_the_same_step(pictures, alone, tmp_path):
+    """The state is saved within the epoch, whose loss counts what every process had done by then."""
+    settings = {"pictures": str(pictures), "batch_size": 8}
+    _, said = start(tmp_path, 2, shared={**settings, "is_told_to_stop": True})
+    assert "interrupted; the same call goes on from" in said
+    both, said = start(tmp_path, 2, shared=settings)
+    assert "goes on after epoch 1 and 3 batches" in said
+    for one in both["shared"]:
+        assert_close(one, alone["smaller"])
 
 
 def test_more_processes_than_a_batch_holds_are_refused(pictures, monkeypatch):
