@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms import v2
 
-from layerkit import Multiclass, Predictor, Preset, load_predictor, replace_head
+from layerkit import Multiclass, Predictor, Preset, find_head, load_predictor, replace_head
 from layerkit.demo.running import PICTURES
 
 SIDES = {
@@ -53,7 +53,7 @@ def read(side: int) -> Tensor:
 
 
 def make(name: str, side: int, pictures: Tensor) -> Predictor:
-    """Make a predictor whose batch norms have the statistics of real pictures, so that answers differ."""
+    """Make a predictor whose batch norms and logits have the statistics of real pictures, so that answers differ."""
     torch.manual_seed(0)
     weightless = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
     task = Multiclass(["a", "b", "c"])
@@ -67,7 +67,14 @@ def make(name: str, side: int, pictures: Tensor) -> Predictor:
             model.train()(preset.eval()(batch))
     for norm in norms:
         norm.momentum = 0.1
-    return Predictor(model, task, preset)
+    predictor = Predictor(model, task, preset)
+    head = find_head(model).sites[0].module
+    with torch.no_grad():
+        std, mean = torch.std_mean(predictor.logits(pictures[:64]), dim=0)
+        head.weight.div_(std.view(-1, *[1] * (head.weight.ndim - 1)))
+        if head.bias is not None:
+            head.bias.copy_((head.bias - mean) / std)
+    return predictor
 
 
 def probabilities(predictor: Predictor, pictures: Tensor) -> Tensor:
