@@ -60,11 +60,12 @@ def make(name: str, side: int, pictures: Tensor) -> Predictor:
     model = replace_head(torchvision.models.get_model(name, weights=None, **weightless), task, head=nn.Linear)
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     preset = Preset(side, resize_size=side)
+    model.eval()
     for norm in norms:
-        norm.momentum = None  # the plain mean over what is seen
+        norm.train().momentum = None  # the plain mean over what is seen
     with torch.no_grad():
         for batch in pictures[:64].split(32) if norms else ():
-            model.train()(preset.eval()(batch))
+            model(preset.eval()(batch))
     for norm in norms:
         norm.momentum = 0.1
     predictor = Predictor(model, task, preset)
