@@ -66,8 +66,6 @@ def make(name: str, side: int, pictures: Tensor) -> Predictor:
     with torch.no_grad():
         for batch in pictures[:64].split(32) if norms else ():
             model(preset.eval()(batch))
-    for norm in norms:
-        norm.momentum = 0.1
     predictor = Predictor(model, task, preset)
     head = find_head(model).sites[0].module
     with torch.no_grad():

@@ -5,14 +5,13 @@
 Trains a network of two linear layers from a folder of small JPEGs, each point in a process of its own, with one of
 the three growing and the two others held. The pictures are hard links to a few hundred that are drawn with a seed.
 Prints a table, and writes growth.svg. `seconds` counts from folder_loaders() to the end of fit(); `MB` is the most
-memory that the process has held beyond what it held once torch, torchvision and layerkit were imported.
+memory that the process has held beyond its peak after a first, tiny run, which imports all that a run needs.
 """
 
 import argparse
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -75,6 +74,8 @@ def measure(folder: str, epochs: int, width: int) -> dict[str, float]:
 
 def most_memory() -> float:
     """Give the peak of this process so far in MB."""
+    import resource  # Windows has none
+
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
         1024**2 if sys.platform == "darwin" else 1024
     )

@@ -12,11 +12,12 @@ import os
 import platform
 import pty
 import statistics
-import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import redirect_stderr
 from dataclasses import dataclass, field
+from typing import IO
 
 import torch
 from torch import Tensor, nn
@@ -90,13 +91,13 @@ def one_round(data: list[Batch]) -> list[float]:
     return turns.means()
 
 
-def draw_on_a_terminal() -> None:
-    """Let stderr be a terminal that nobody looks at."""
+def terminal() -> IO[str]:
+    """Make a terminal that nobody looks at, to write to."""
     reader, writer = pty.openpty()
     threading.Thread(
         target=lambda: [None for _ in iter(lambda: os.read(reader, 65536), b"")], daemon=True
     ).start()
-    sys.stderr = os.fdopen(writer, "w")
+    return os.fdopen(writer, "w")
 
 
 def main() -> None:
@@ -109,9 +110,9 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     data = [(torch.randn(16, 3, 64, 64), torch.arange(16) % 2) for _ in range(options.steps)]
-    draw_on_a_terminal()
-    one_round(data)
-    rounds = [one_round(data) for _ in range(options.rounds)]
+    with redirect_stderr(terminal()):
+        one_round(data)
+        rounds = [one_round(data) for _ in range(options.rounds)]
     step = statistics.median(bare for bare, *_ in rounds)
     clock = [fitted - bare for bare, fitted, *_ in rounds]
     processor = [fitted - bare for *_, bare, fitted in rounds]

@@ -17,9 +17,8 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-
 NO_CONTEXT = contextlib.nullcontext()
-"""Made once, since every step enters it."""
+"""A context that does nothing; one for all, since every step enters it."""
 
 
 @dataclass(frozen=True)

@@ -253,8 +253,7 @@ def test_a_vanished_file_is_an_error_even_with_skip(folder: Path) -> None:
 
 SCRIPT = """
 import hashlib, multiprocessing, sys
-if sys.argv[2] != "default":
-    multiprocessing.set_start_method(sys.argv[2])
+multiprocessing.set_start_method(sys.argv[2])
 from layerkit import Preset, folder_loaders
 print("started")
 for augment in ("strong", lambda picture: picture.roll(3, dims=-1)):

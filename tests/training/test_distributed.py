@@ -112,7 +112,7 @@ def start(folder, processes, *options, **runs):
         ],
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=400,
         check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
     )

@@ -199,7 +199,9 @@ def _contradiction(
     most = max(1, _MOST_WORK // len(weights))
     better = next(filter(works, itertools.chain(above[:most], below[:most])), None)
     remedy = (
-        f"{part}={better} would do" if better else "no count near it would do: ask for less in the other part"
+        f"{part}={better} would do"
+        if better
+        else "no count near it would do: ask for less, here or in the other part"
     )
     return (
         f"`{part}` is {amount!r}, {count_of(total, 'picture')} of {sum(weights)}, which cannot be divided "

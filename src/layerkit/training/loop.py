@@ -81,7 +81,7 @@ class Trainer:
         # A plain function where nobody needs a module: calling one costs as much as a small layer.
         plain = partial(_loss_and_output, self.model, self.task)
         self._forward: Any = torch.compile(self._with_loss) if self.compiles else plain
-        self._adds_up: DistributedDataParallel | None = None
+        self._shared: DistributedDataParallel | None = None
         self._pieces = Pieces(self.model, self.hardware.device)
         self._trained: frozenset[int] = frozenset()
 
@@ -185,7 +185,7 @@ class Trainer:
 
     def _backward(self, inputs: Tensor, target: Any, weight: float, *, is_last: bool) -> Any:
         # The processes add their gradients up once a step, not once for each of its batches.
-        with NO_CONTEXT if is_last or self._adds_up is None else self._adds_up.no_sync():
+        with NO_CONTEXT if is_last or self._shared is None else self._shared.no_sync():
             with self.hardware.autocast():
                 loss, output = self._forward(inputs, target)
             if self._is_first_batch:
@@ -240,7 +240,7 @@ class Trainer:
         if trained != self._trained:
             self._trained = trained
             whole = torch.compile(self._with_loss) if self.compiles else self._with_loss
-            self._forward = self._adds_up = DistributedDataParallel(whole)
+            self._forward = self._shared = DistributedDataParallel(whole)
 
     def _mean_loss(self, tally: Tally, label: str) -> float:
         loss, images = self.gather(tally) if self.world > 1 else (float(tally.loss), tally.images)
