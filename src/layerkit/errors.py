@@ -48,3 +48,8 @@ def suggestion(given: str, known: Iterable[str]) -> str:
     """Give " Did you mean ...?" where one of the known words is close, else nothing."""
     close = get_close_matches(given, list(known), n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def count_of(number: int, noun: str) -> str:
+    """Give a number with its noun, in the plural unless it is one."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

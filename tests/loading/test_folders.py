@@ -102,5 +102,5 @@ def test_wrong_options_are_named(folder: Path, options: dict, message: str) -> N
 def test_files_left_out_of_a_part_are_said(folder: Path) -> None:
     """The warning of FolderDataset comes through."""
     (folder / "valid" / "notes.txt").write_text("two dogs are missing")
-    with pytest.warns(LayerkitWarning, match=r"1 files of .*valid were left out, such as notes\.txt"):
+    with pytest.warns(LayerkitWarning, match=r"1 file of .*valid left out, such as notes\.txt"):
         folder_loaders(folder, preset=Preset(32))

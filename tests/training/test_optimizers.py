@@ -103,7 +103,7 @@ def test_a_step_that_is_not_finite_is_left_out(capsys):
         ends.append(model.weight.detach().clone())
     assert torch.equal(*ends)
     assert (
-        "epoch 1/2: 1 steps left out, whose loss or gradient was not finite, batch 2 first"
+        "epoch 1/2: 1 step left out, whose loss or gradient was not finite, batch 2 first"
         in capsys.readouterr().err
     )
 

@@ -4,10 +4,9 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from layerkit.checking.report import Finding, finding
-from layerkit.errors import SplitError
+from layerkit.errors import SplitError, count_of
 from layerkit.splitting import Split, read_manifest
 from layerkit.splitting.manifest import MANIFEST_NAME
-from layerkit.splitting.quotas import count_of
 from layerkit.splitting.table import PART_NAMES, destination_of
 
 

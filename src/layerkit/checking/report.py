@@ -12,8 +12,8 @@ from typing import Literal, NamedTuple
 
 from layerkit.checking.kinds import KINDS, Severity
 from layerkit.distributed import is_writer
+from layerkit.errors import count_of
 from layerkit.saving import atomic_path
-from layerkit.splitting.quotas import count_of
 
 LayoutName = Literal["parts", "classes", "flat"]
 _SHOWN = 3

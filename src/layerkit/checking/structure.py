@@ -10,8 +10,8 @@ from PIL import Image
 
 from layerkit.checking.layout import Layout, Place
 from layerkit.checking.report import Finding, finding
+from layerkit.errors import count_of
 from layerkit.splitting.pictures import Skipped
-from layerkit.splitting.quotas import count_of
 from layerkit.splitting.table import PART_NAMES
 
 _IMBALANCE = 10

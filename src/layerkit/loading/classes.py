@@ -4,7 +4,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from layerkit.errors import LayerkitWarning
+from layerkit.errors import LayerkitWarning, count_of
 from layerkit.loading.datasets import OnError, PictureDataset
 from layerkit.splitting import is_hidden
 from layerkit.splitting.pictures import scan_folder
@@ -73,8 +73,8 @@ class FolderDataset(PictureDataset):
         ]
         if left_out:
             warnings.warn(
-                f"{len(left_out)} files of {root} were left out, such as {left_out[0]}: they are no pictures "
-                "by their suffix, or lie in no class folder. Rename, move or remove them.",
+                f"{count_of(len(left_out), 'file')} of {root} left out, such as {left_out[0]}: no picture by the "
+                "suffix, or in no class folder. Rename, move or remove what should not be there.",
                 LayerkitWarning,
                 stacklevel=2,
             )

@@ -6,13 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
-from layerkit.errors import PictureError, SplitError
+from layerkit.errors import PictureError, SplitError, count_of
 from layerkit.splitting.labels import Rule, group_reader, label_reader
 from layerkit.splitting.lock import folder_lock
 from layerkit.splitting.manifest import MANIFEST_NAME, Manifest, load_manifest, source_names
 from layerkit.splitting.pictures import Listing, require_folder, scan_folder
 from layerkit.splitting.planning import plan, warn_of
-from layerkit.splitting.quotas import count_of
 from layerkit.splitting.request import Duplicates, Request, check_choice
 from layerkit.splitting.table import Mode, Split, destination_of, some
 from layerkit.splitting.writing import present_in, write

@@ -3,14 +3,14 @@
 import os
 from pathlib import Path
 
-from layerkit.errors import SplitError
+from layerkit.errors import SplitError, count_of
 from layerkit.splitting.assignment import assign, join, shuffled
 from layerkit.splitting.balancing import Goal
 from layerkit.splitting.kinship import find_kin
 from layerkit.splitting.labels import Rule
 from layerkit.splitting.pictures import scan_folder
 from layerkit.splitting.planning import draft_of, warn_of
-from layerkit.splitting.quotas import count_of, fold_quotas
+from layerkit.splitting.quotas import fold_quotas
 from layerkit.splitting.request import Duplicates, Request, check_whole
 from layerkit.splitting.table import Split, SplitRow
 

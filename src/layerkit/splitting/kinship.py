@@ -4,11 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
-from layerkit.errors import SplitError
+from layerkit.errors import SplitError, count_of
 from layerkit.splitting.duplicates import Digest, find_duplicates
 from layerkit.splitting.near import near_pairs, perceptual_hashes
 from layerkit.splitting.progress import Progress
-from layerkit.splitting.quotas import count_of
 from layerkit.splitting.request import Request
 from layerkit.splitting.table import NearPair, SplitRow, some
 

@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from layerkit.errors import LayerkitWarning, SplitError
+from layerkit.errors import LayerkitWarning, SplitError, count_of
 from layerkit.splitting.assignment import assign, join, shuffled
 from layerkit.splitting.balancing import Goal
 from layerkit.splitting.kinship import Draft, find_kin
 from layerkit.splitting.labels import Rule, group_reader, label_reader
 from layerkit.splitting.pictures import Listing, Skipped, scan_folder
-from layerkit.splitting.quotas import count_of, part_quotas, total_of
+from layerkit.splitting.quotas import part_quotas, total_of
 from layerkit.splitting.request import Duplicates, Request
 from layerkit.splitting.table import PARTS, Split, SplitRow, some
 

@@ -6,7 +6,7 @@ import math
 import numbers
 from collections.abc import Mapping, Sequence
 
-from layerkit.errors import SplitError
+from layerkit.errors import SplitError, count_of
 from layerkit.splitting.table import PARTS
 
 _MOST_WORK = 300_000
@@ -230,20 +230,3 @@ def fold_quotas(sizes: Sequence[int], k: int) -> list[list[int]]:
     dealt = [[(start + size - fold + k - 1) // k - (start - fold + k - 1) // k for fold in range(k)]
              for start, size in zip(starts, sizes, strict=False)]  # fmt: skip
     return [list(column) for column in zip(*dealt, strict=True)]
-
-
-def count_of(number: int, noun: str) -> str:
-    """Write a number with its noun.
-
-    Parameters
-    ----------
-    number : int
-        How many.
-    noun : str
-        In the singular.
-
-    Returns
-    -------
-    str
-    """
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

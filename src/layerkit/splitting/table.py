@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path, PureWindowsPath
 from typing import Any, Literal, NamedTuple, Self
 
-from layerkit.errors import SplitError
+from layerkit.errors import SplitError, count_of
 from layerkit.splitting.pictures import Skipped
 
 PARTS = ("train", "valid", "test")
@@ -125,9 +125,11 @@ class Split:
             lines.append(["all", *(_share(total, len(self)) for total in totals)])
         text = _align(lines)
         if self.skipped:
-            text += f"\nleft out: {len(self.skipped):,} files ({some(s.path for s in self.skipped)})"
+            text += (
+                f"\nleft out: {count_of(len(self.skipped), 'file')} ({some(s.path for s in self.skipped)})"
+            )
         if self.near_duplicates:
-            text += f"\nnear duplicates: {len(self.near_duplicates):,} pairs (see near_duplicates)"
+            text += f"\nnear duplicates: {count_of(len(self.near_duplicates), 'pair')} (see near_duplicates)"
         return "\n".join([text, *self.notes])
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:

@@ -13,13 +13,12 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from layerkit.errors import PictureError, SplitError
+from layerkit.errors import PictureError, SplitError, count_of
 from layerkit.splitting.lock import LOCK_NAME
 from layerkit.splitting.manifest import Manifest, write_manifest
 from layerkit.splitting.pictures import Listing
 from layerkit.splitting.placing import is_left_over, placer
 from layerkit.splitting.progress import Progress
-from layerkit.splitting.quotas import count_of
 from layerkit.splitting.table import PART_NAMES, Mode, Split, SplitRow, destination_of, some
 
 _TEMPORARY_NAME = ".layerkit-split.tmp"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from layerkit import distributed
 from layerkit.device import Hardware, move_model
-from layerkit.errors import LayerkitError, NonFiniteError
+from layerkit.errors import LayerkitError, NonFiniteError, count_of
 from layerkit.intervals import Estimate, confidence_intervals, resampled_intervals
 from layerkit.loading import PictureLoader
 from layerkit.tasks import Task
@@ -151,8 +151,8 @@ class Session:
         if self.tally.skipped:
             first = self.tally.skipped[0]
             self.progress.say(
-                f"{label}: {len(self.tally.skipped)} steps left out, whose loss or gradient was not finite, "
-                f"batch {first} first.{_files(phase.train, epoch, first, phase.trainer.accumulate)}"
+                f"{label}: {count_of(len(self.tally.skipped), 'step')} left out, whose loss or gradient was not "
+                f"finite, batch {first} first.{_files(phase.train, epoch, first, phase.trainer.accumulate)}"
             )
         return loss
 
