@@ -36,8 +36,9 @@ def folded_batch_norm(model: nn.Module, answer: Callable[[], Tensor]) -> Iterato
     device = next((p.device.type for p in model.parameters()), "cpu")
     with torch.autocast(device, enabled=False):
         before, pairs = _watch(model, answer)
-    folded = {conv: fuse_conv_bn_eval(conv, norm) for conv, norm in pairs}
-    stand_ins: dict[nn.Module, nn.Module] = {**folded, **{norm: nn.Identity() for _, norm in pairs}}
+    stand_ins: dict[nn.Module, nn.Module] = {}
+    for conv, norm in pairs:
+        stand_ins |= {conv: fuse_conv_bn_eval(conv, norm), norm: nn.Identity()}
     originals = [
         (parent, name, child)
         for parent in model.modules()
