@@ -6,11 +6,13 @@ import runpy
 import shutil
 import subprocess
 import sys
+from urllib.error import URLError
 
 import pytest
 from PIL import Image
+from torchvision.models import squeezenet1_1
 
-from layerkit import __version__, split_folder
+from layerkit import Multilabel, Predictor, Preset, __version__, load_predictor, replace_head, split_folder
 from layerkit.cli import main
 from layerkit.cli.running import COMMANDS
 
@@ -232,12 +234,14 @@ def test_from_training_to_the_exported_program(trained, capsys):
     assert main(["evaluate", "predictor.safetensors", "pets"]) == 0
     assert main(["predict", "predictor.safetensors", "pets/valid/cat", "pets/valid/dog/*.png"]) == 0
     printed = capsys.readouterr().out
+    assert printed.startswith("6 pictures of pets/valid\n")
     assert "accuracy             " in printed
     assert sum(line.startswith("pets/valid") for line in printed.splitlines()) == 6
     assert main(["predict", "predictor.safetensors", "pets/valid/cat", "--csv", "answers.csv"]) == 0
+    assert capsys.readouterr().out == "3 answers written to answers.csv\n"
     assert len((trained / "answers.csv").read_text().splitlines()) == 4
-    assert main(["report", "predictor.safetensors", "pets"]) == 0
-    assert "<html" in (trained / "report.html").read_text(encoding="utf-8")
+    assert main(["report", "predictor.safetensors", "pets", "--title", "Cats & dogs"]) == 0
+    assert "<h1>Cats &amp; dogs</h1>" in (trained / "report.html").read_text(encoding="utf-8")
     assert main(["export", "predictor.safetensors", "pets.pt2"]) == 0
     assert (trained / "pets.pt2").exists()
 
@@ -245,8 +249,47 @@ def test_from_training_to_the_exported_program(trained, capsys):
 def test_other_classes_than_the_predictors_are_refused(trained, capsys):
     """The message names both."""
     (trained / "pets" / "valid" / "cat").rename(trained / "pets" / "valid" / "bird")
+    capsys.readouterr()
     assert main(["evaluate", "predictor.safetensors", "pets"]) == 1
     assert (
         "the class folders are bird, dog, and predictor.safetensors answers cat, dog"
         in capsys.readouterr().err
     )
+
+
+def test_a_predictor_from_a_table_is_not_measured_on_folders(pets, capsys):
+    """The message says what kind it is, and where such are measured."""
+    task = Multilabel(["cat", "dog"])
+    Predictor(replace_head(squeezenet1_1(), task), task, Preset(32)).save("labels.safetensors")
+    for command in ("evaluate", "report"):
+        assert main([command, "labels.safetensors", "PetImages"]) == 1
+        said = capsys.readouterr().err
+        assert "labels.safetensors answers a Multilabel, whose targets are in a table" in said
+        assert "evaluate() and write_report() take the loaders of table_loaders()" in said
+
+
+def test_weights_that_cannot_be_downloaded(pets, monkeypatch, capsys):
+    """The message names their address, where the file could lie, and the way without."""
+
+    def refuse(*args, **kwargs):
+        raise URLError("no route to host")
+
+    split_folder("PetImages", "pets", valid=0.3, progress=False)
+    monkeypatch.setattr("torch.hub.download_url_to_file", refuse)
+    monkeypatch.setenv("TORCH_HOME", "empty")
+    assert main(["train", "pets", "--model", "resnet18"]) == 1
+    said = capsys.readouterr().err
+    assert "could not be downloaded from https://download.pytorch.org/models/resnet18" in said
+    assert "(no route to host)" in said
+    assert "--weights none" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(("given", "frozen"), [([], 0), (["--frozen-epochs", "1"], 1)])
+def test_random_weights_are_not_frozen_unless_asked(pets, given, frozen, capsys):
+    """A frozen backbone that has learnt nothing is no use."""
+    split_folder("PetImages", "pets", valid=0.3, progress=False)
+    arguments = ["--model", "squeezenet1_1", "--weights", "none", "--epochs", "1", "--crop-size", "32"]
+    assert main(["train", "pets", *arguments, *given]) == 0
+    assert ("frozen" in capsys.readouterr().err) == bool(frozen)
+    assert load_predictor("predictor.safetensors").preset.crop == (32, 32)

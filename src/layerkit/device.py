@@ -1,7 +1,6 @@
 """Where a model runs, in which precision and memory format."""
 
 import contextlib
-import warnings
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from layerkit import distributed
-from layerkit.errors import LayerkitWarning
+from layerkit.errors import warn
 
 Device = str | torch.device
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -146,11 +145,9 @@ def _faster_dtype(device: torch.device) -> torch.dtype:
     if device.type == "mps":
         return torch.float16
     if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        warnings.warn(
+        warn(
             f"{torch.cuda.get_device_name(device)} has no bfloat16; fp16 with a gradient scaler is used. "
-            "Pass precision='fp32' for full precision.",
-            LayerkitWarning,
-            stacklevel=4,
+            "Pass precision='fp32' for full precision."
         )
         return torch.float16
     return torch.bfloat16

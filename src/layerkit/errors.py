@@ -1,7 +1,11 @@
 """The few errors and the one warning that a caller would name."""
 
+import sys
+import warnings
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+_NOT_THE_USER = ("layerkit.", "torch.", "contextlib")
 
 
 class LayerkitError(Exception):
@@ -42,6 +46,14 @@ class NonFiniteError(LayerkitError, RuntimeError):
 
 class LayerkitWarning(UserWarning):
     """Something needs the caller's attention; the message says what, and what to do."""
+
+
+def warn(message: str) -> None:
+    """Give a `LayerkitWarning` at the user's line: the nearest one that is neither layerkit's nor torch's own."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_globals.get("__name__", "").startswith(_NOT_THE_USER) and frame.f_back is not None:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, LayerkitWarning, stacklevel=level)
 
 
 def suggestion(given: str, known: Iterable[str]) -> str:

@@ -70,7 +70,8 @@ def evaluate(
     dict of str to float
         ``loss`` (in the units of the loss) and each metric by its name (in the user's units). Each is a float
         that knows its 95% confidence interval as ``.low`` and ``.high``, and shows it when printed; they are
-        ``None`` where it cannot be computed, as for segmentation.
+        ``None`` where it cannot be computed, as for segmentation, or for a macro F1 of 1: resampling answers
+        that are all right tells nothing.
 
     Notes
     -----

@@ -67,8 +67,8 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, UnicodeDecodeError) as error:
         raise ValueError(
-            f"{path} cannot be read ({error}); expected a whole safetensors file. It is damaged, or of another "
-            "kind: nothing in it was executed. Take another copy."
+            f"{path} is no safetensors file, or a damaged one ({error}); expected one that layerkit saved: nothing "
+            "in it was executed. Check the path, or take another copy."
         ) from error
     if "layerkit" not in metadata:
         raise ValueError(f"{path} holds tensors only; expected a file that layerkit saved. Check the path.")

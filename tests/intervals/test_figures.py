@@ -153,8 +153,28 @@ def test_ten_thousand_samples_take_no_time():
     assert time.perf_counter() - started < 5
 
 
+@pytest.mark.filterwarnings("ignore:No positive samples")
 def test_a_label_that_no_picture_has_counts_in_the_interval_as_in_the_figure():
-    """A perfect model of two labels that occur and one that does not has 2/3, within the interval."""
-    target = torch.tensor([[1.0, 0, 0], [0, 1, 0]]).repeat(10, 1)
-    intervals = confidence_intervals(Multilabel(3), target * 20 - 10, target)
-    assert intervals["average_precision"] == pytest.approx((2 / 3, 2 / 3))
+    """A model of two labels that occur, with one mistake, and of one that does not stays below 2/3 at best."""
+    task, target = Multilabel(3), torch.tensor([[1.0, 0, 0], [0, 1, 0]]).repeat(10, 1)
+    logits = target * 20 - 10
+    logits[0] = -logits[0]
+    metrics = task.metrics()
+    metrics.update(*task.metric_inputs(logits, target))
+    low, high = confidence_intervals(task, logits, target)["average_precision"]
+    assert low < metrics.compute()["average_precision"] < high
+    assert high == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("task", [Multiclass(2), Binary(), Multilabel(2)])
+def test_right_answers_alone_have_an_interval_only_where_it_tells_something(task):
+    """Resampling them tells nothing, so that 1 has no interval from 1 to 1; Wilson's for the accuracy does."""
+    yes = torch.tensor([0, 1]).repeat(10)
+    target = torch.stack([yes, 1 - yes], 1).float() if isinstance(task, Multilabel) else task.check(yes)
+    logits = (
+        torch.stack([1 - yes, yes], 1) if isinstance(task, Multiclass) else target.view(20, -1)
+    ) * 20 - 10
+    intervals = confidence_intervals(task, logits + torch.linspace(0, 1, 20).unsqueeze(1), target)
+    assert set(intervals) <= {"loss", "accuracy"}
+    if "accuracy" in intervals:
+        assert intervals["accuracy"] == pytest.approx((0.8389, 1), abs=1e-3)

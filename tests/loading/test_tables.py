@@ -117,8 +117,26 @@ def test_a_dict_names_several_targets(root: Path) -> None:
         "pedestrian": [0, 1],
         "kind": [0, 1],
     }
+    columns["kind"] = ["cat | small", "cat"] * 10
     data = loaders(columns, root, target={"walks": "walks", "kind": "kind"}, part="part", sep="|")
-    assert data.classes == {"walks": None, "kind": ["cat", "dog"]}
+    assert data.classes == {"walks": None, "kind": ["cat", "small"]}
+
+
+@pytest.mark.parametrize(
+    ("tags", "sep", "message"),
+    [
+        (
+            ["sun|sea", "sun", "sea|sun|sail", "sail|sun", "sea"] * 4,
+            None,
+            r"pass sep='\|' and train with Multilabel",
+        ),
+        (["sun|sea", "sun", "", "sea"] * 5, ";", r"`sep` is ';', which no target holds, such as 'sun\|sea'"),
+    ],
+)
+def test_a_separator_that_was_forgotten_or_is_another(root, tags, sep, message) -> None:
+    """Combinations would become classes of their own, without a word."""
+    with pytest.warns(LayerkitWarning, match=message):
+        loaders(table(tags=tags, part=PARTS), root, target="tags", sep=sep, part="part")
 
 
 @pytest.mark.parametrize(

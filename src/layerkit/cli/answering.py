@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from layerkit.errors import count_of
+
 if TYPE_CHECKING:
     from layerkit.loading.loaders import PictureLoader
     from layerkit.predicting import Predictor
@@ -14,7 +16,7 @@ def add_evaluate(commands: Any) -> None:
     evaluate = commands.add_parser(
         "evaluate",
         help="measure a saved answerer on held-out pictures",
-        description="Print the loss and the metrics with their 95% confidence intervals.",
+        description="Print the loss and the metrics, with their 95% confidence intervals in parentheses.",
         epilog="example: layerkit evaluate pets.safetensors pets/test",
     )
     _add_predictor(evaluate)
@@ -47,6 +49,7 @@ def add_report(commands: Any) -> None:
     _add_predictor(report)
     _add_held_out(report)
     report.add_argument("--out", default="report.html", metavar="FILE", help="the page (%(default)s)")
+    report.add_argument("--title", metavar="TEXT", help="its heading (by default, the model and the task)")
     report.set_defaults(run=_report)
 
 
@@ -75,6 +78,7 @@ def _evaluate(given: argparse.Namespace) -> int:
     from layerkit.evaluating import evaluate
 
     predictor, loader = _opened(given)
+    print(f"{count_of(len(loader.dataset), 'picture')} of {_held_out(Path(given.root))}")
     for name, value in evaluate(predictor.model, predictor.task, loader).items():
         print(f"{name:<20} {value!r}")
     return 0
@@ -91,6 +95,7 @@ def _predict(given: argparse.Namespace) -> int:
         answers.extend(found if isinstance(found, list) else [found])
     if given.csv:
         answers.to_csv(given.csv)
+        print(f"{count_of(len(answers), 'answer')} written to {given.csv}")
     else:
         for answer in answers:
             print(f"{answer.path}\t{answer.text}")
@@ -101,7 +106,7 @@ def _report(given: argparse.Namespace) -> int:
     from layerkit.reporting import write_report
 
     predictor, loader = _opened(given)
-    write_report(None, predictor, loader, given.out)
+    write_report(None, predictor, loader, given.out, title=given.title)
     print(f"written to {given.out}")
     return 0
 
@@ -119,8 +124,15 @@ def _opened(given: argparse.Namespace) -> "tuple[Predictor, PictureLoader]":
     from layerkit.loading import FolderDataset
     from layerkit.loading.loaders import PictureLoader
     from layerkit.predicting import load_predictor
+    from layerkit.tasks import Binary, Multiclass
 
     predictor = load_predictor(given.predictor)
+    if not isinstance(predictor.task, Binary | Multiclass):
+        raise ValueError(
+            f"{given.predictor} answers a {type(predictor.task).__name__}, whose targets are in a table; expected "
+            "a Multiclass or a Binary, as class folders are for. In Python, evaluate() and write_report() take "
+            "the loaders of table_loaders()."
+        )
     dataset = FolderDataset(_held_out(Path(given.root)), predictor.preset.eval())
     classes = predictor.task.classes
     if dataset.classes != classes:

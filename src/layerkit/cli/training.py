@@ -1,13 +1,19 @@
 """``layerkit train``."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.error import URLError
 
 from layerkit.augmenting import LEVELS
 from layerkit.errors import suggestion
 from layerkit.loading import Loaders
 from layerkit.tasks import Binary, Multiclass, Task
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torchvision.models import WeightsEnum
 
 
 def add_train(commands: Any) -> None:
@@ -35,7 +41,13 @@ def add_train(commands: Any) -> None:
     train.add_argument(
         "--frozen-epochs",
         type=int,
-        help="how many of them train the head alone (5, or all if there are fewer)",
+        help="how many of them train the head alone (5, or all if there are fewer; 0 with --weights none)",
+    )
+    train.add_argument(
+        "--crop-size",
+        type=int,
+        metavar="PIXELS",
+        help="of what the model sees (by default, as the weights expect)",
     )
     train.add_argument("--batch-size", type=int, default=32, help="pictures a step (%(default)s)")
     train.add_argument("--lr", type=float, help="the learning rate of the whole model's training")
@@ -54,7 +66,7 @@ def add_train(commands: Any) -> None:
 
 def _train(given: argparse.Namespace) -> int:
     import torch
-    from torchvision.models import get_model, get_model_weights
+    from torchvision.models import get_model_weights
 
     from layerkit.heads import replace_head
     from layerkit.loading import folder_loaders
@@ -73,14 +85,18 @@ def _train(given: argparse.Namespace) -> int:
             )
         weights = known[given.weights]
         preset = Preset.from_weights(weights)
+    if given.crop_size is not None:
+        preset = replace(preset, crop_size=given.crop_size, resize_size=None)
     data = folder_loaders(
         given.root, preset=preset, batch_size=given.batch_size, augment=given.augment, seed=given.seed
     )
     task = _task(given, data)
     with torch.random.fork_rng():
         torch.manual_seed(given.seed)
-        model = replace_head(get_model(given.model, weights=weights), task)
-    frozen = min(5, given.epochs) if given.frozen_epochs is None else given.frozen_epochs
+        model = replace_head(_backbone(given.model, weights), task)
+    frozen = given.frozen_epochs
+    if frozen is None:
+        frozen = 0 if weights is None else min(5, given.epochs)
     run = fit(
         model, task, data.train, data.valid, epochs=given.epochs, frozen_epochs=frozen, lr=given.lr,
         monitor=given.monitor, checkpoint=given.checkpoint, seed=given.seed,
@@ -90,6 +106,21 @@ def _train(given: argparse.Namespace) -> int:
     Predictor(model, task, data.preset).save(given.out)
     print(f"{run.reason}\nsaved as {Path(given.out)}")
     return 0
+
+
+def _backbone(name: str, weights: "WeightsEnum | None") -> "nn.Module":
+    import torch
+    from torchvision.models import get_model
+
+    try:
+        model: nn.Module = get_model(name, weights=weights)
+    except URLError as error:
+        raise ConnectionError(
+            f"The weights of {name} could not be downloaded from {weights and weights.url} ({error.reason}); expected "
+            f"a way there, or the file in {torch.hub.get_dir()}/checkpoints. Put it there by hand, or start at random "
+            "with --weights none."
+        ) from error
+    return model
 
 
 def _task(given: argparse.Namespace, data: Loaders) -> Task:

@@ -3,6 +3,7 @@
 import random
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import torch
@@ -23,6 +24,7 @@ from layerkit.decoding import decode
 from layerkit.demo.lines import train
 from layerkit.demo.weights import packaged_weights
 from layerkit.distributed import is_writer
+from layerkit.errors import LayerkitWarning
 from layerkit.plots import save_figure, show
 from layerkit.splitting import list_pictures
 
@@ -75,7 +77,9 @@ def _random_backbone(folder: Path) -> float:
     data = folder_loaders(folder / "pets", weights=SqueezeNet1_1_Weights.DEFAULT, batch_size=32)
     task = Multiclass(data.classes)
     model = replace_head(squeezenet1_1(weights=None), task)
-    run = fit(model, task, data.train, data.valid, epochs=5, frozen_epochs=5, progress=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LayerkitWarning)  # that it is at random is the point
+        run = fit(model, task, data.train, data.valid, epochs=5, frozen_epochs=5, progress=False)
     accuracy: float = run.history[run.best_epoch - 1]["valid_accuracy"]
     return accuracy
 

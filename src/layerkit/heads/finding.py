@@ -1,14 +1,12 @@
 """Find the head of a model: the layers that know the number of outputs."""
 
 import difflib
-import sys
-import warnings
 from dataclasses import dataclass, field, replace
 
 from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-from layerkit.errors import HeadError, LayerkitWarning
+from layerkit.errors import HeadError, warn
 from layerkit.heads.detectors import predictor_features
 from layerkit.heads.families import Family, Kind, family_of
 from layerkit.heads.layers import PlainLayer, is_convolution, plain_layer
@@ -284,22 +282,11 @@ def _guess(model: nn.Module) -> str:
             f"No linear layer was found inside {type(model).__name__}; expected one as the head. "
             "Say where the head is with where='path.to.layer'."
         )
-    warnings.warn(
+    warn(
         f"{type(model).__name__} is in no table of layerkit; its last linear layer, '{linear[-1]}', was "
-        f"taken for the head. If that is right, say so with where='{linear[-1]}'; if not, name another.",
-        LayerkitWarning,
-        stacklevel=_callers_level(),
+        f"taken for the head. If that is right, say so with where='{linear[-1]}'; if not, name another."
     )
     return linear[-1]
-
-
-def _callers_level() -> int:
-    """Count the frames from the function that warns up to the user's line, through layerkit's and torch's own."""
-    frame, level = sys._getframe(1), 1
-    rooms = ("layerkit.", "torch.")
-    while frame.f_globals.get("__name__", "").startswith(rooms) and frame.f_back is not None:
-        frame, level = frame.f_back, level + 1
-    return level
 
 
 def _check_path(model: nn.Module, where: str) -> None:

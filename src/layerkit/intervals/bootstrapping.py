@@ -18,6 +18,7 @@ _MOST_NUMBERS = 20_000_000
 """Of very many samples fewer resamples are drawn: their intervals are narrow, and need no third digit."""
 _NUMBERS_AT_ONCE = 2_000_000
 """How many counts are held at once; further resamples are drawn in turns."""
+_ROUNDING = 1e-6
 _LOW, _HIGH = 0.025, 0.975
 _Z = 1.959964  # the standard normal's 97.5% quantile
 
@@ -41,7 +42,9 @@ def bootstrap(
     Returns
     -------
     dict of str to (float, float)
-        Resamples in which a figure is NaN, such as an AUROC without negatives, are left out.
+        Resamples in which a figure is NaN, such as an AUROC without negatives, are left out, and so is a
+        figure that no resample changes: of all right answers every resample is all right, which says nothing
+        of how many wrong ones other samples would have.
     """
     resamples = min(most, max(_FEWEST, _MOST_NUMBERS // (samples * width)))
     at_once = max(1, _NUMBERS_AT_ONCE // samples)
@@ -53,7 +56,10 @@ def bootstrap(
         counts = np.stack([np.bincount(row, minlength=samples) for row in drawn])
         for name, figure in figures.items():
             values[name].append(figure(torch.from_numpy(counts).float()))
-    return {name: _percentiles(torch.cat(parts)) for name, parts in values.items()}
+    intervals = {name: _percentiles(torch.cat(parts)) for name, parts in values.items()}
+    return {
+        name: (low, high) for name, (low, high) in intervals.items() if high - low > _ROUNDING * abs(high)
+    }
 
 
 def wilson(successes: int, samples: int) -> Interval:

@@ -37,7 +37,8 @@ def confidence_intervals(task: Task, logits: Tensor, target: Any) -> dict[str, I
     -------
     dict of str to (float, float)
         By the names that `Task.metrics` has, and ``loss``. What cannot be computed is left out: that is all
-        for a single sample or for segmentation, whose pixels are no independent samples.
+        for a single sample or for segmentation, whose pixels are no independent samples, and what no resample
+        changes, such as the macro F1 of answers that are all right.
 
     Notes
     -----

@@ -1,10 +1,9 @@
 """A folder with one folder a class."""
 
-import warnings
 from pathlib import Path
 from typing import Any
 
-from layerkit.errors import LayerkitWarning, count_of
+from layerkit.errors import count_of, warn
 from layerkit.loading.datasets import OnError, PictureDataset
 from layerkit.splitting import is_hidden
 from layerkit.splitting.pictures import scan_folder
@@ -72,11 +71,9 @@ class FolderDataset(PictureDataset):
             (str(self.root / path), self.class_to_idx[name]) for name in names for path in names[name]
         ]
         if left_out:
-            warnings.warn(
+            warn(
                 f"{count_of(len(left_out), 'file')} of {root} left out, such as {left_out[0]}: no picture by the "
-                "suffix, or in no class folder. Rename, move or remove what should not be there.",
-                LayerkitWarning,
-                stacklevel=2,
+                "suffix, or in no class folder. Rename, move or remove what should not be there."
             )
         super().__init__(
             [Path(path) for path, _ in self.samples],

@@ -169,7 +169,7 @@ def _find_parts(root: Path) -> dict[str, Path]:
     if not root.is_dir():
         raise FileNotFoundError(
             f"{root} is no folder; expected one with the parts train and valid. Make it with "
-            f"layerkit.split_folder(source, {str(root)!r})."
+            f"layerkit.split_folder(source, {str(root)!r}), or `layerkit split SOURCE {root}` in a terminal."
         )
     valid = [root / name for name in VALID_NAMES if (root / name).is_dir()]
     if len(valid) > 1:
@@ -181,7 +181,7 @@ def _find_parts(root: Path) -> dict[str, Path]:
         raise FileNotFoundError(
             f"{root} has no part named {'valid' if (root / 'train').is_dir() else 'train'}; expected train "
             "and valid, each with one folder a class. Split a folder of pictures first: "
-            "layerkit.split_folder(source, dest)."
+            "layerkit.split_folder(source, dest), or `layerkit split SOURCE DEST` in a terminal."
         )
     parts = {"train": root / "train", "valid": valid[0]}
     return parts | ({"test": root / "test"} if (root / "test").is_dir() else {})

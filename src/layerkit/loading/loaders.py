@@ -4,7 +4,6 @@ import os
 import random
 import signal
 import sys
-import warnings
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from layerkit import distributed
-from layerkit.errors import LayerkitWarning
+from layerkit.errors import warn
 from layerkit.loading.datasets import PictureDataset, Sample, SampleKey
 from layerkit.presets import Transform
 
@@ -275,11 +274,9 @@ class PictureLoader(DataLoader[Any]):
         self._reported = True
         names = [str(self.dataset.paths[index]) for index in sorted(self._unreadable)]
         shown = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
-        warnings.warn(
+        warn(
             f"{len(names)} of {len(self.dataset)} pictures could not be read, and others took their places: "
-            f"{shown}. Remove or replace them.",
-            LayerkitWarning,
-            stacklevel=3,
+            f"{shown}. Remove or replace them."
         )
 
 

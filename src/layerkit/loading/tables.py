@@ -1,7 +1,6 @@
 """A table of pictures and targets becomes loaders: from a CSV file, a data frame or a saved split."""
 
 import sys
-import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from torchvision.models import WeightsEnum
 
 from layerkit.augmenting import Augment
 from layerkit.distributed import is_writer
-from layerkit.errors import LayerkitWarning
+from layerkit.errors import warn
 from layerkit.loading.caching import Cache, check_cache
 from layerkit.loading.columns import column, is_saved_split, read_table
 from layerkit.loading.datasets import OnError, PictureDataset
@@ -231,7 +230,7 @@ def _plan_parts(
     )
     split = plan(root, Listing(sorted(names), sizes, set(), []), request)
     for note in split.notes:
-        warnings.warn(note, LayerkitWarning, stacklevel=3)
+        warn(note)
     return _rows_by_part([(row_of[row.path], row.part) for row in split.rows])
 
 

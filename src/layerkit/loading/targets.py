@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from layerkit.errors import warn
 from layerkit.loading.columns import Table, column
 from layerkit.loading.datasets import Targets
 
+SEPARATORS = ("|", ";", ",")
 Columns = str | Sequence[str]
 
 
@@ -39,6 +41,8 @@ def read_targets(table: Table, target: Columns | Mapping[str, Columns], sep: str
     -------
     ReadTargets
     """
+    if sep is not None:
+        _check_sep(table, target, sep)
     if not isinstance(target, Mapping):
         return _read_one(table, target, sep)
     parts = {name: _read_one(table, columns, sep) for name, columns in target.items()}
@@ -79,12 +83,32 @@ def _read_one(table: Table, columns: Columns, sep: str | None) -> ReadTargets:
     values = column(table, columns, may_be_empty=sep is not None)
     if not any(isinstance(value, str) for value in values):
         return _numbers(column(table, columns), columns)
-    return _classes(values) if sep is None else _several_labels(values, sep)
+    return _classes(values, columns) if sep is None else _several_labels(values, sep)
 
 
-def _classes(values: list[Any]) -> ReadTargets:
+def _check_sep(table: Table, target: Columns | Mapping[str, Columns], sep: str) -> None:
+    """Warn of a sign that separates nothing."""
+    columns = target.values() if isinstance(target, Mapping) else [target]
+    texts = [value for name in columns if isinstance(name, str) for value in table.get(name, ()) if value]
+    if texts and not any(sep in str(value) for value in texts):
+        warn(
+            f"`sep` is {sep!r}, which no target holds, such as {str(texts[0])!r}; expected what separates the labels "
+            "of a picture. If each has one label at most, leave it out."
+        )
+
+
+def _classes(values: list[Any], name: str) -> ReadTargets:
     labels = [str(value) for value in values]
     classes = sorted(set(labels))
+    for sep in SEPARATORS:
+        several = {part.strip() for label in classes for part in label.split(sep)}
+        if len(several) < len(classes):
+            warn(
+                f"The column {name!r} holds {len(classes)} classes, such as {max(classes, key=len)!r}, which {sep!r} "
+                f"would part into {len(several)} labels. If several may apply to one picture, pass sep={sep!r} and "
+                "train with Multilabel."
+            )
+            break
     index = {label: place for place, label in enumerate(classes)}
     return ReadTargets([index[label] for label in labels], classes, labels, False)
 

@@ -1,6 +1,5 @@
 """A predictor to its file: weights, task, preset, and the recipe of the architecture."""
 
-import warnings
 from dataclasses import asdict
 from typing import Any
 
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from layerkit import tasks
 from layerkit._version import __version__
 from layerkit.distributed import is_writer
-from layerkit.errors import HeadError, LayerkitWarning
+from layerkit.errors import HeadError, warn
 from layerkit.heads.finding import unwrapped
 from layerkit.predicting.architectures import (
     Architecture,
@@ -85,12 +84,10 @@ def _architecture(model: nn.Module, given: Architecture | None, inputs: Tensor) 
     if found is not None and reason is None:
         return asdict(found)
     if is_writer():
-        warnings.warn(
+        warn(
             f"The file does not hold the architecture of {type(model).__name__} ({reason}); its weights are "
             "saved all the same. To load it, build the model again, with its head, and pass it: "
-            "load_predictor(path, model=model).",
-            LayerkitWarning,
-            stacklevel=4,
+            "load_predictor(path, model=model)."
         )
     return {"class": f"{type(model).__module__}.{type(model).__qualname__}"}
 

@@ -64,7 +64,7 @@ def worst(task: Task, logits: Tensor, target: Any) -> list[int]:
         case Multiclass():
             counted = wanted != (-1 if task.ignore_index is None else task.ignore_index)
             wrong = (task.decide(logits) != wanted) & counted
-            badness = 1 - read.gather(1, wanted.where(counted, 0).unsqueeze(1)).squeeze(1)
+            badness = task.activate(logits).amax(1)
         case Binary():
             wrong = task.decide(logits) != wanted
             badness = (read - wanted).abs()
@@ -81,11 +81,10 @@ def worst(task: Task, logits: Tensor, target: Any) -> list[int]:
 
 
 def least_certain(task: Task, logits: Tensor) -> list[int]:
-    """Give the answers that a little more or less of a probability would change."""
+    """Give the answers of the lowest probability or, where a threshold decides, the nearest to it."""
     match task:
         case Multiclass():
-            first, second = task.activate(logits).topk(2, dim=1).values.T
-            margin = first - second
+            margin = task.activate(logits).amax(1)
         case Binary() | Multilabel():
             margin = (task.activate(logits) - task.threshold).abs().amin(1)
         case _:

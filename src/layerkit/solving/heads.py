@@ -2,7 +2,6 @@
 
 import copy
 import math
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,12 +12,13 @@ from torch import Tensor, nn
 from layerkit import distributed
 from layerkit.convex import is_convex, solve
 from layerkit.device import Device, choose_hardware, move_model
-from layerkit.errors import HeadError, LayerkitWarning
+from layerkit.errors import HeadError, warn
 from layerkit.features import FrozenHead, is_one_linear_layer
 from layerkit.heads import find_head
 from layerkit.loading import PictureLoader
 from layerkit.tasks import MultiTask, Regression, Task
 from layerkit.training.loop import nothing
+from layerkit.training.mistakes import check_backbone
 from layerkit.training.phases import features_of, where_to_solve
 from layerkit.training.progress import Progress
 from layerkit.training.weights import copy_of_weights, put_weights
@@ -148,6 +148,7 @@ def solve_head(
     lines = Progress(shown=progress)
     own = copy.deepcopy(task).cpu()
     place = where_to_solve(hardware.device)
+    check_backbone(model)
     changed_format = move_model(model, hardware)
 
     def read(loader: Iterable[Any]) -> tuple[Tensor, Tensor]:
@@ -257,9 +258,7 @@ def _warn_at_an_end(path: list[dict[str, float]], penalty: float) -> None:
         (path[-1], path[-2:-1], "smallest", "If smaller ones are best, larger features may do better still."),
     ):
         if beside and penalty == end["penalty"] and end["valid_loss"] < _LEVEL * beside[0]["valid_loss"]:
-            warnings.warn(
+            warn(
                 f"The penalty that was chosen, {penalty:.3g}, is the {size} of {len(path)}, so that one beyond it "
-                f"may be better. Try such with penalties=[...]. {hint}",
-                LayerkitWarning,
-                stacklevel=3,
+                f"may be better. Try such with penalties=[...]. {hint}"
             )

@@ -1,12 +1,11 @@
 """Decide which picture goes where."""
 
 import os
-import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from layerkit.errors import LayerkitWarning, SplitError, count_of
+from layerkit.errors import SplitError, count_of, warn
 from layerkit.splitting.assignment import assign, join, shuffled
 from layerkit.splitting.balancing import Goal
 from layerkit.splitting.kinship import Draft, find_kin
@@ -377,4 +376,4 @@ def warn_of(notes: Sequence[str]) -> None:
         What could not be done as asked.
     """
     for note in notes:
-        warnings.warn(note, LayerkitWarning, stacklevel=3)
+        warn(note)

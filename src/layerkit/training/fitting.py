@@ -1,6 +1,5 @@
 """Train a model: `fit`, and the run that it gives back."""
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from layerkit import distributed
 from layerkit.device import Device, Hardware, Precision, choose_hardware
-from layerkit.errors import LayerkitWarning
+from layerkit.errors import warn
 from layerkit.heads.families import family_of
 from layerkit.intervals import Estimate
 from layerkit.loading import PictureLoader
@@ -267,12 +266,10 @@ def _warn_of_idle(**settings: Any) -> None:
     """Say which settings are those of the phase that this run does not have."""
     idle = [name for name, value in settings.items() if value is not None]
     if idle:
-        warnings.warn(
+        warn(
             f"{', '.join(idle)} {'has' if len(idle) == 1 else 'have'} no effect where all epochs are frozen ones: "
             "these have an optimizer of their own; expected more `epochs` than `frozen_epochs`. Raise `epochs` to "
-            "train the whole model afterwards, or leave it out.",
-            LayerkitWarning,
-            stacklevel=3,
+            "train the whole model afterwards, or leave it out."
         )
 
 

@@ -1,6 +1,5 @@
 """What to do where a batch does not fit the device's memory: take it in pieces, with the same mean gradient."""
 
-import warnings
 from operator import itemgetter
 from typing import Any
 
@@ -8,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from layerkit import distributed
-from layerkit.errors import LayerkitWarning
+from layerkit.errors import warn
 from layerkit.tasks.targets import map_targets
 
 
@@ -74,10 +73,8 @@ class Pieces:
             torch.cuda.set_rng_state(self._random[1], self._device)
             torch.cuda.empty_cache()
         self.count *= 2
-        warnings.warn(
+        warn(
             f"A batch of {size} pictures does not fit the memory of {self._device}: it is taken in {self.count} "
             "pieces from now on, with the mean gradient of the whole. Batch norm sees the pieces. A smaller "
-            "batch_size avoids this.",
-            LayerkitWarning,
-            stacklevel=2,
+            "batch_size avoids this."
         )

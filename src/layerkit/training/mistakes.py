@@ -1,12 +1,13 @@
-"""Mistakes that only a forward pass shows."""
+"""Mistakes that show only when training begins."""
 
-import warnings
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from layerkit.errors import LayerkitWarning
+from layerkit.errors import warn
+from layerkit.heads import find_head
 from layerkit.tasks import Task
 from layerkit.tasks.outputs import split_output
 
@@ -36,6 +37,39 @@ _SHAPE_CHANGES = (
 )
 
 
+_NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm)
+
+
+def check_backbone(model: nn.Module) -> None:
+    """Find a backbone that is to be frozen and has not been trained.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        With its weights as they will stay.
+
+    Warns
+    -----
+    LayerkitWarning
+        All its norm layers scale by one and shift by zero, as they are made; or it has none, and all its biases
+        are zero. Nothing trained is like that. A model whose biases begin at random, as AlexNet's do, is not
+        told from a trained one.
+    """
+    heads = tuple(site.path for site in find_head(model).sites)
+    body = [module for path, module in model.named_modules() if not path.startswith(heads)]
+    norms = [module for module in body if isinstance(module, _NORMS) and module.weight is not None]
+    ones = [norm.weight for norm in norms]
+    layers: Any = norms or [module for module in body if isinstance(module, nn.Conv2d | nn.Linear)]
+    zeros = [layer.bias for layer in layers if layer.bias is not None]
+    if zeros and not any(bool(bias.any()) for bias in zeros) and all(bool((one == 1).all()) for one in ones):
+        warn(
+            f"The backbone of {type(model).__name__} is to be frozen, and its weights are random: "
+            f"{'no norm layer' if norms else 'no bias'} of it has been trained. Pass pretrained weights, such as "
+            "resnet18(weights=ResNet18_Weights.DEFAULT); to train a model from random weights, leave out "
+            "`frozen_epochs`."
+        )
+
+
 def check_inputs(inputs: Tensor) -> None:
     """Find pictures that were never normalised.
 
@@ -60,11 +94,9 @@ def check_inputs(inputs: Tensor) -> None:
             f"The loader gives pictures of dtype uint8; expected normalised floating-point ones. {how}"
         )
     if inputs.ndim == 4 and inputs.is_floating_point() and inputs.amax() > 50:
-        warnings.warn(
+        warn(
             f"The pictures hold values up to {inputs.amax().item():.0f}, as bytes do; normalised ones stay below "
-            f"about 3, and pretrained weights expect those. {how}",
-            LayerkitWarning,
-            stacklevel=2,
+            f"about 3, and pretrained weights expect those. {how}"
         )
 
 
@@ -103,11 +135,9 @@ def check_ending(task: Task, output: Any) -> None:
             "replace_head(model, task)."
         )
     if ending is None and "softmax" in task.refused_endings and _looks_like_probabilities(logits.detach()):
-        warnings.warn(
+        warn(
             f"Every row of the model's outputs lies between 0 and 1 and sums to 1, as after a softmax, which "
-            f"{type(task).__name__} applies itself. If there is one in forward(), remove it.",
-            LayerkitWarning,
-            stacklevel=2,
+            f"{type(task).__name__} applies itself. If there is one in forward(), remove it."
         )
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from layerkit.errors import HeadError, LayerkitWarning
+from layerkit.errors import HeadError, LayerkitWarning, warn
 from layerkit.heads import find_head
 
 OptimizerLike = Optimizer | Callable[..., Optimizer] | None
@@ -168,9 +168,7 @@ def _check_parameters(optimizer: Optimizer, model: nn.Module, task: nn.Module) -
         )
     missing = [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in held]
     if missing:
-        warnings.warn(
+        warn(
             f"`optimizer` lacks {len(missing)} trainable parameters of the model, {missing[0]} first: they stay as "
-            "they are. If that is meant, freeze them with layerkit.freeze(); otherwise give it model.parameters().",
-            LayerkitWarning,
-            stacklevel=5,
+            "they are. If that is meant, freeze them with layerkit.freeze(); otherwise give it model.parameters()."
         )

@@ -24,6 +24,7 @@ from layerkit.loading import PictureLoader
 from layerkit.tasks import Task
 from layerkit.tasks.targets import map_targets
 from layerkit.training.loop import Batch, Trainer
+from layerkit.training.mistakes import check_backbone
 from layerkit.training.optimizers import FROZEN_LR, SOLVED_LR, OptimizerLike, check_pairing, make_optimizer
 from layerkit.training.progress import Progress
 from layerkit.training.schedules import Schedule, Stepper, make_schedule
@@ -151,6 +152,7 @@ def frozen_phase(
     between: Callable[[], None],
 ) -> Phase:
     """Run the backbone once over all pictures, and train the head on what it gave."""
+    check_backbone(model)
     started = time.perf_counter()
     parts = [
         features_of(model, task, loader, hardware, progress, between)

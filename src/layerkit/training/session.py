@@ -293,7 +293,10 @@ class Session:
             return figures
         values = [other[str(self.best.monitor)] for other in self.history]
         alike = sum(monitored.low <= value <= monitored.high for value in values) - 1
-        within = f"; {alike} other epochs lie within that: which is the best is partly chance"
+        within = (
+            f"; {count_of(alike, 'other epoch')} {'lies' if alike == 1 else 'lie'} within that: which is the best is "
+            "partly chance"
+        )
         self.progress.say(f"{self.best.monitor} {monitored} with 95% confidence{within if alike else ''}")
         return figures
 
