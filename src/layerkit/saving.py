@@ -34,14 +34,18 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         raise
 
 
+def copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copy tensors to the CPU, each into memory of its own, as they are now."""
+    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+
+
 def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
-    """Write tensors and a JSON header, whole or not at all."""
+    """Write what `copies` gave and a JSON header, whole or not at all."""
     from safetensors.torch import save_file
 
-    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     text = json.dumps(header)
     with atomic_path(path) as temporary:
-        save_file(plain, temporary, metadata={"layerkit": text, "checksum": _checksum(plain, text)})
+        save_file(dict(tensors), temporary, metadata={"layerkit": text, "checksum": _checksum(tensors, text)})
 
 
 def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

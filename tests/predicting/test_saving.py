@@ -21,7 +21,7 @@ from layerkit.freezing import freeze_backbone
 from layerkit.heads import MLPHead, replace_head
 from layerkit.predicting import Predictor, load_predictor
 from layerkit.presets import Preset
-from layerkit.saving import _checksum, read_tensors, write_tensors
+from layerkit.saving import _checksum, copies, read_tensors, write_tensors
 from layerkit.tasks import Binary, Multiclass, Multilabel, MultiTask, Regression
 
 PRESET = Preset((48, 40), resize_size=50, mean=(0.5, 0.4, 0.3), interpolation="bicubic")
@@ -312,7 +312,7 @@ def test_a_tensor_that_claims_gigabytes_is_refused(tmp_path):
 def forge(path, **changes):
     """Change a header and give it the right checksum, as a forger would."""
     tensors, header = read_tensors(path)
-    write_tensors(path, tensors, {**header, **changes})
+    write_tensors(path, copies(tensors), {**header, **changes})
 
 
 HUGE = {"layer": "Linear", "arguments": {"in_features": 9**9, "out_features": 9**9}}

@@ -1,18 +1,23 @@
 """A run that is killed and called again ends as one that was never killed."""
 
+import errno
 import json
 import os
 import random
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from layerkit import CheckpointError, Multiclass, fit
+from layerkit import Checkpoint, CheckpointError, Multiclass, fit
+from layerkit.saving import read_tensors, write_tensors
+from layerkit.training.checkpoint import Store
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork, and no such signals")
 
@@ -24,6 +29,10 @@ from layerkit import Checkpoint, Multiclass, Preset, fit, folder_loaders
 from layerkit.callbacks import EMA
 
 root, folder, settings = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+if settings["background"]:
+    from layerkit.training.checkpoint import Store
+    init = Store.__init__
+    Store.__init__ = lambda self, *given, in_background: init(self, *given, in_background=True)
 
 def train(name):
     torch.set_num_threads(1)
@@ -88,8 +97,9 @@ def pictures(tmp_path_factory) -> Path:
     return root
 
 
-def killed_run(pictures: Path, folder: Path, **settings: int) -> list[int]:
+def killed_run(pictures: Path, folder: Path, *, background: bool = False, **settings: int) -> list[int]:
     """Train once undisturbed and once with signals; give the exit statuses of the second, ended by a last call."""
+    settings["background"] = background
     process = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", SCRIPT, str(pictures), str(folder), json.dumps(settings)],
         capture_output=True,
@@ -111,10 +121,18 @@ def killed_run(pictures: Path, folder: Path, **settings: int) -> list[int]:
 
 @posix
 @pytest.mark.slow
-@pytest.mark.parametrize(("frozen", "workers"), [(0, 2), (5, 0)])
-def test_killed_runs_end_in_the_same_bits(frozen, workers, pictures, tmp_path):
+@pytest.mark.parametrize(("frozen", "workers", "background"), [(0, 2, False), (5, 0, False), (5, 0, True)])
+def test_killed_runs_end_in_the_same_bits(frozen, workers, background, pictures, tmp_path):
     """SIGKILL at random moments, within epochs too, then the same call until it is done."""
-    ends = killed_run(pictures, tmp_path, frozen=frozen, workers=workers, signal=signal.SIGKILL, kills=5)
+    ends = killed_run(
+        pictures,
+        tmp_path,
+        frozen=frozen,
+        workers=workers,
+        background=background,
+        signal=signal.SIGKILL,
+        kills=5,
+    )
     assert -signal.SIGKILL in ends
     assert ends[-1] == 0
 
@@ -124,7 +142,8 @@ def test_killed_runs_end_in_the_same_bits(frozen, workers, pictures, tmp_path):
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_polite_end_saves_first(number, status, pictures, tmp_path):
     """Ctrl-C and SIGTERM save in the middle of an epoch, and the same call goes on from there."""
-    ends = killed_run(pictures, tmp_path, frozen=0, workers=0, signal=number, kills=3)
+    background = number == signal.SIGTERM  # as on an accelerator
+    ends = killed_run(pictures, tmp_path, frozen=0, workers=0, background=background, signal=number, kills=3)
     assert status in ends
     assert set(ends) <= {status, 0, -number}  # the last where it came before fit had begun
 
@@ -176,6 +195,48 @@ def test_a_damaged_checkpoint_is_refused(tmp_path):
         small_run(tmp_path)
     path.write_bytes(whole[:200])
     with pytest.raises(CheckpointError, match="is no safetensors file"):
+        small_run(tmp_path)
+
+
+def test_in_the_background_the_same_is_written(tmp_path, monkeypatch):
+    """The state is that of the moment of the save, the kept ones too, and all is on disk when fit returns."""
+    small_run(Checkpoint(tmp_path / "now", keep=2))
+    init = Store.__init__
+    threads = set()
+
+    def watched(self, *given, in_background):
+        assert not in_background  # on a CPU
+        init(self, *given, in_background=True)
+
+    def write(path, tensors, header):
+        time.sleep(0.2)  # training goes on, and changes the weights
+        threads.add(threading.current_thread().name)
+        write_tensors(path, tensors, header)
+
+    monkeypatch.setattr(Store, "__init__", watched)
+    monkeypatch.setattr("layerkit.training.checkpoint.write_tensors", write)
+    small_run(Checkpoint(tmp_path / "later", keep=2))
+    names = sorted(path.name for path in (tmp_path / "now").iterdir())
+    assert sorted(path.name for path in (tmp_path / "later").iterdir()) == names
+    for name in names:
+        now, later = (read_tensors(tmp_path / folder / name)[0] for folder in ("now", "later"))
+        assert now.keys() == later.keys()
+        assert all(torch.equal(now[key], later[key]) for key in now)
+    assert all(name.startswith("layerkit-save") for name in threads)
+
+
+def test_a_write_that_fails_in_the_background_is_no_success(tmp_path, monkeypatch):
+    """It is raised at the next save or at the end."""
+    init = Store.__init__
+    monkeypatch.setattr(
+        Store, "__init__", lambda self, *given, in_background: init(self, *given, in_background=True)
+    )
+
+    def full(path, tensors, header):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("layerkit.training.checkpoint.write_tensors", full)
+    with pytest.raises(CheckpointError, match="could not be written to .*No space left"):
         small_run(tmp_path)
 
 

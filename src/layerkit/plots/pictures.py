@@ -50,17 +50,18 @@ def show(
         pictures, targets = pictures[None], None if targets is None else [targets]
     columns = min(len(pictures), 8 if len(pictures) > 16 else 4)
     rows = -(-len(pictures) // columns)
-    axes = ax if ax is not None else new_axes((1.9 * columns, 2.2 * rows))
     pixels = preset.undo(pictures.cpu())
     height, width = pixels.shape[-2:]
-    gap = max(4, height // 6)  # room for a title above each picture
+    titles = [_title(index, targets, predictions, classes) for index in range(len(pixels))]
+    lines = 1 + max(title.count("\n") for title, _ in titles)
+    axes = ax if ax is not None else new_axes((1.9 * columns, (1.9 + 0.3 * lines) * rows))
+    gap = max(4, height * lines // 7)  # room for a title above each picture
     axes.imshow(make_grid(pixels, nrow=columns, padding=gap, pad_value=255).permute(1, 2, 0).numpy())
-    for index in range(len(pixels)):
-        title, right = _title(index, targets, predictions, classes)
+    for index, (title, right) in enumerate(titles):
         row, column = divmod(index, columns)
         axes.text(
             gap + column * (width + gap) + width / 2,
-            gap + row * (height + gap) - gap * 0.15,
+            gap + row * (height + gap) - height * 0.025,
             title,
             ha="center",
             va="bottom",

@@ -27,7 +27,7 @@ from layerkit.predicting.programs import Program, named_answers
 from layerkit.predicting.ranks import write_once
 from layerkit.predicting.writing import describe_program, pack_predictor
 from layerkit.presets import Preset
-from layerkit.saving import write_tensors
+from layerkit.saving import copies, write_tensors
 from layerkit.tasks import Task
 from layerkit.tasks.outputs import split_output
 
@@ -187,7 +187,7 @@ class Predictor:
         """
         with self._evaluating():
             tensors, header = pack_predictor(self.model, self.task, self.preset, self.architecture)
-        write_once(path, partial(write_tensors, path, tensors, header))
+        write_once(path, partial(write_tensors, path, copies(tensors), header))
 
     def export(self, path: str | Path, *, pictures: Picture | list[Any] | None = None) -> None:
         """Export the whole way from pixels to answers, to be run without layerkit.

@@ -3,8 +3,10 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from torch import Tensor
 from layerkit._version import __version__
 from layerkit.distributed import is_writer
 from layerkit.errors import CheckpointError
-from layerkit.saving import atomic_path, pack, read_tensors, unpack, write_tensors
+from layerkit.saving import atomic_path, copies, pack, read_tensors, unpack, write_tensors
 
 FORMAT = 2
 _LAST = "last.safetensors"
@@ -62,10 +64,18 @@ class Store:
         What makes a run this run and no other, as text or numbers.
     circumstances : dict
         What may change between two calls, but not without a word.
+    in_background : bool
+        Whether training goes on while a file is written. That helps where an accelerator trains; on a CPU the
+        writer would take its time, and hold a second copy of the state, while the model wants both.
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, identity: Mapping[str, Any], circumstances: Mapping[str, Any]
+        self,
+        checkpoint: Checkpoint,
+        identity: Mapping[str, Any],
+        circumstances: Mapping[str, Any],
+        *,
+        in_background: bool,
     ) -> None:
         self.folder = Path(checkpoint.path)
         self.keep = checkpoint.keep
@@ -73,19 +83,39 @@ class Store:
         self.circumstances = dict(circumstances)
         self.changes: list[str] = []
         self._written_best: int | None = None
+        self._writer = ThreadPoolExecutor(1, "layerkit-save") if in_background else None
+        self._waiting: list[Future[None]] = []
 
     def save(self, state: Mapping[str, Any], best_epoch: int, best: Mapping[str, Tensor]) -> None:
-        """Write the state and, where they are new, the best weights: first those, then what points to them."""
+        """Write the state and, where they are new, the best weights: first those, then what points to them.
+
+        Both are copied at once; in the background the files may follow later, up to `finish`.
+        """
         if not is_writer():
             return
+        self.finish()
         if best_epoch != self._written_best:
             self._write(self._best(best_epoch), dict(best), "weights")
         self._write(self.folder / _LAST, {**state, "best_epoch": best_epoch}, "state")
         self._written_best = best_epoch
-        needed = {self._best(best_epoch).stem, *(f"best-{kept.stem[-4:]}" for kept in self._kept())}
-        for old in self.folder.glob("best-*.safetensors"):
-            if old.stem not in needed:
-                old.unlink(missing_ok=True)
+        self._do(partial(self._tidy, best_epoch))
+
+    def finish(self) -> None:
+        """Wait until all is written.
+
+        Raises
+        ------
+        CheckpointError
+            It could not be.
+        """
+        waiting, self._waiting = self._waiting, []
+        for written in waiting:
+            written.result()
+
+    def close(self) -> None:
+        """Wait for the writer, however it ends: what another run writes here must not come before it."""
+        if self._writer is not None:
+            self._writer.shutdown()
 
     def forget_best(self) -> None:
         """Write the best weights again next time: there are more of them than there were."""
@@ -93,13 +123,9 @@ class Store:
 
     def keep_epoch(self, epoch: int) -> None:
         """Keep the last state as that of an epoch's end, and as many before it as are wanted."""
-        if not is_writer() or self.keep == 1:
-            return
-        kept = self.folder / f"epoch-{epoch:04}-best-{self._written_best:04}.safetensors"
-        with atomic_path(kept) as temporary:
-            shutil.copyfile(self.folder / _LAST, temporary)
-        for old in self._kept()[: -self.keep]:
-            old.unlink()
+        if is_writer() and self.keep > 1:
+            name = f"epoch-{epoch:04}-best-{self._written_best:04}.safetensors"
+            self._do(partial(self._keep, self.folder / name))
 
     def load(self) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
         """Read the state and the best weights, or give ``None`` where no run has begun.
@@ -123,6 +149,26 @@ class Store:
     def _best(self, epoch: int) -> Path:
         return self.folder / f"best-{epoch:04}.safetensors"
 
+    def _do(self, job: Callable[[], None]) -> None:
+        """Do it now or, in the background, after what waits already."""
+        if self._writer is None:
+            job()
+        else:
+            self._waiting.append(self._writer.submit(job))
+
+    def _tidy(self, best_epoch: int) -> None:
+        """Remove the best weights to which no state points any longer."""
+        needed = {self._best(best_epoch).stem, *(f"best-{kept.stem[-4:]}" for kept in self._kept())}
+        for old in self.folder.glob("best-*.safetensors"):
+            if old.stem not in needed:
+                old.unlink(missing_ok=True)
+
+    def _keep(self, kept: Path) -> None:
+        with atomic_path(kept) as temporary:
+            shutil.copyfile(self.folder / _LAST, temporary)
+        for old in self._kept()[: -self.keep]:
+            old.unlink()
+
     def _write(self, path: Path, content: Mapping[str, Any], name: str) -> None:
         tensors: dict[str, Tensor] = {}
         packed = pack(content, tensors, name)
@@ -133,6 +179,9 @@ class Store:
             "circumstances": self.circumstances,
             "content": packed,
         }
+        self._do(partial(self._write_file, path, copies(tensors), header))
+
+    def _write_file(self, path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
         try:
             write_tensors(path, tensors, header)
         except OSError as error:

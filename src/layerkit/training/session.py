@@ -87,6 +87,8 @@ class Session:
             self._end_epoch(phase, row)
             if state.stopped:
                 break
+        if self.store is not None:
+            self.store.finish()
         self.progress.close()
 
     def _take_up(self, phase: Phase) -> None:
@@ -242,6 +244,7 @@ class Session:
 
     def _heed(self) -> None:
         if self.interruption.is_asked_for and self.store is not None:
+            self.store.finish()
             self.progress.say(f"interrupted; the same call goes on from {self.store.folder}")
         self.interruption.heed()
 
@@ -310,7 +313,8 @@ class Session:
         self, checkpoint: Checkpoint, identity: Mapping[str, Any], circumstances: Mapping[str, Any]
     ) -> None:
         """Take up a run that was begun in this folder."""
-        self.store = Store(checkpoint, identity, circumstances)
+        on_host = self.hardware.device.type == "cpu"
+        self.store = Store(checkpoint, identity, circumstances, in_background=not on_host)
         self.every_seconds = checkpoint.every_seconds
         loaded = self.store.load()
         distributed.wait_for_all()  # or the first would write before another has looked
@@ -354,6 +358,8 @@ def prepared(session: Session, seed: int | None) -> Iterator[None]:
             yield
     finally:
         session.progress.close()
+        if session.store is not None:
+            session.store.close()
         session.apply_best()
         model.eval()
         if changed_format:
