@@ -236,7 +236,7 @@ def test_a_write_that_fails_in_the_background_is_no_success(tmp_path, monkeypatc
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("layerkit.training.checkpoint.write_tensors", full)
-    with pytest.raises(CheckpointError, match="could not be written to .*No space left"):
+    with pytest.raises(CheckpointError, match=r"could not be written to .*No space left"):
         small_run(tmp_path)
 
 
