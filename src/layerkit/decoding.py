@@ -84,7 +84,7 @@ class PictureFile:
     def __init__(self, source: str | Path | bytes, *, exact: bool = False) -> None:
         self._exact = exact
         self._name = f"the {len(source):,} bytes given" if isinstance(source, bytes) else str(source)
-        self._encoded = source if isinstance(source, bytes) else Path(source).read_bytes()
+        self._encoded = source if isinstance(source, bytes) else _read_bytes(source)
 
     @cached_property
     def size(self) -> tuple[int, int]:
@@ -178,6 +178,12 @@ class PictureFile:
                 f"{self._name}: cannot be decoded ({_reason(error)}); expected a whole picture file. "
                 "Remove or replace it, or pass errors='skip' to the loaders."
             ) from error
+
+
+def _read_bytes(path: str | Path) -> bytes:
+    """Read a file without a Path, which would leave each name behind in Python's table of shared strings."""
+    with open(path, "rb") as file:  # noqa: PTH123
+        return file.read()
 
 
 def pil_to_tensor(image: Image.Image) -> Tensor:

@@ -1,5 +1,6 @@
 """A folder with one folder a class."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +68,11 @@ class FolderDataset(PictureDataset):
         self.root = Path(root)
         names, left_out = _pictures_by_class(self.root)
         self.class_to_idx = {name: index for index, name in enumerate(names)}
+        start = str(self.root / "x")[:-1]  # a Path for each file would take longer, and leave its name behind
         self.samples = [
-            (str(self.root / path), self.class_to_idx[name]) for name in names for path in names[name]
+            (start + path.replace("/", os.sep), self.class_to_idx[name])
+            for name in names
+            for path in names[name]
         ]
         if left_out:
             warn(
@@ -76,7 +80,7 @@ class FolderDataset(PictureDataset):
                 "suffix, or in no class folder. Rename, move or remove what should not be there."
             )
         super().__init__(
-            [Path(path) for path, _ in self.samples],
+            [path for path, _ in self.samples],
             [index for _, index in self.samples],
             transform,
             classes=list(names),

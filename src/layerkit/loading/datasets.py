@@ -44,7 +44,7 @@ class PictureDataset(Dataset[tuple[Any, Any]]):
 
     Parameters
     ----------
-    paths : sequence of Path
+    paths : sequence of str or Path
         One file a sample.
     targets : list of int, Tensor, or dict of these
         One target a sample: class indices, numbers (N,) or (N, T), or several named ones.
@@ -66,7 +66,7 @@ class PictureDataset(Dataset[tuple[Any, Any]]):
 
     def __init__(
         self,
-        paths: Sequence[Path],
+        paths: Sequence[str | Path],
         targets: Targets,
         transform: Any = None,
         *,
@@ -80,7 +80,7 @@ class PictureDataset(Dataset[tuple[Any, Any]]):
                 f"`errors` is {errors!r}; expected 'raise' or 'skip'. With 'skip', another picture takes the "
                 "place of one that cannot be read, which is named at the end of the epoch."
             )
-        self.paths = list(paths)
+        self.files = [str(path) for path in paths]  # a Path takes five times the memory of its text
         self.targets = targets
         self.transform = transform
         self.classes = classes
@@ -90,7 +90,12 @@ class PictureDataset(Dataset[tuple[Any, Any]]):
         self.cache: PictureCache | None = None
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.files)
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files, one a sample, made into paths anew each time."""
+        return [Path(file) for file in self.files]
 
     def __getitem__(self, index: int | SampleKey) -> Any:
         """Give the transformed picture and its target; to a loader's `SampleKey`, a `Sample`."""
@@ -139,14 +144,14 @@ class PictureDataset(Dataset[tuple[Any, Any]]):
     def _transformed(self, index: int) -> Any:
         if isinstance(self.transform, Transform):
             return self.transform(self._picture(index))
-        picture = decode(self.paths[index]) if self.cache is None else self.cache.read(index).clone()
+        picture = decode(self.files[index]) if self.cache is None else self.cache.read(index).clone()
         return picture if self.transform is None else self.transform(picture)
 
     def _picture(self, index: int) -> Tensor | PictureFile:
         """Give what the transform begins with: a file whose scale it may choose, or pixels."""
         if self.cache is not None:
             return self.cache.read(index)
-        return PictureFile(self.paths[index], exact=self.exact)
+        return PictureFile(self.files[index], exact=self.exact)
 
     def _first_readable(self, index: int, read: Callable[[int], Any]) -> tuple[Any, int, tuple[int, ...]]:
         """Read a picture or, with errors="skip", the one in its place: the same whoever asks, and when."""
@@ -166,7 +171,7 @@ class PictureDataset(Dataset[tuple[Any, Any]]):
             except PictureError:
                 unreadable.append(substitute)
         raise PictureError(
-            f"None of {len(self)} pictures can be read, such as {self.paths[index]}; expected whole picture "
+            f"None of {len(self)} pictures can be read, such as {self.files[index]}; expected whole picture "
             "files. Check the folder with layerkit.check_folder()."
         )
 

@@ -197,7 +197,7 @@ class PictureLoader(DataLoader[Any]):
         list of str
             Their paths, over all processes.
         """
-        return [str(self.dataset.paths[index]) for index in self.batch_sampler.indices(epoch, batch)]
+        return [self.dataset.files[index] for index in self.batch_sampler.indices(epoch, batch)]
 
     def unshuffled(self, *, augmented: bool = False) -> "PictureLoader":
         """Make a loader of the same pictures that does not shuffle.
@@ -272,7 +272,7 @@ class PictureLoader(DataLoader[Any]):
         if self._reported or not self._unreadable:
             return
         self._reported = True
-        names = [str(self.dataset.paths[index]) for index in sorted(self._unreadable)]
+        names = [self.dataset.files[index] for index in sorted(self._unreadable)]
         shown = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
         warn(
             f"{len(names)} of {len(self.dataset)} pictures could not be read, and others took their places: "

@@ -38,11 +38,11 @@ class Samples:
 
     def name(self, index: int) -> str:
         """Give the file's path below the data set's folder, or the number where there is no file."""
-        paths = getattr(self.dataset, "paths", None)
-        if paths is None:
+        files = getattr(self.dataset, "files", None)
+        if files is None:
             return f"picture {index}"
         root = getattr(self.dataset, "root", None)
-        path = Path(paths[index])
+        path = Path(files[index])
         return path.relative_to(root).as_posix() if root and path.is_relative_to(root) else path.name
 
     def source(self, index: int) -> str:
