@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+import layerkit.decoding
 from layerkit import check_folder, split_folder
 from layerkit.checking.kinds import KINDS
 
@@ -162,13 +163,13 @@ def test_files_that_may_not_be_read_are_found(healthy: Path, monkeypatch: pytest
         locked.chmod(0)
     else:  # permissions do not bind root
 
-        def refuse(path: Path) -> bytes:
-            if path == locked:
+        def refuse(path: Path | str) -> bytes:
+            if Path(path) == locked:
                 raise PermissionError(13, "Permission denied", str(path))
             return original(path)
 
-        original = Path.read_bytes
-        monkeypatch.setattr(Path, "read_bytes", refuse)
+        original = layerkit.decoding._read_bytes
+        monkeypatch.setattr("layerkit.decoding._read_bytes", refuse)
     assert found(healthy) == {("no_permission", f"train/fruit/{locked.name}")}
 
 

@@ -3,12 +3,14 @@ import os
 import shutil
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from layerkit.errors import LayerkitWarning, PictureError, SplitError
 from layerkit.splitting import Split, placing, plan_split, read_manifest, split_folder, writing
+from layerkit.splitting.folders import preview_split
 from layerkit.splitting.table import destination_of
 
 MODES = ["copy", "hardlink", "symlink", "move"]
@@ -550,3 +552,74 @@ def test_left_out_files_are_named(source, dest, capsys):
     assert "left out 1 file: 'cat/notes.txt'" in capsys.readouterr().err
     split_folder(source, dest.with_name("quiet"), progress=False)
     assert capsys.readouterr() == ("", "")
+
+
+def test_after_a_move_nobody_is_told_to_delete_the_only_pictures(source, dest):
+    """The refusal says that they are there only; with copies it may be deleted."""
+    split = split_folder(source, dest, mode="move", progress=False)
+    with pytest.raises(SplitError, match="may hold the only ones") as refused:
+        split_folder(source, dest, mode="move", seed=3, progress=False)
+    assert "delete" not in str(refused.value)
+    rest = replace(split, rows=split.rows[:20])
+    with pytest.raises(SplitError, match=r"only ones; .* read_manifest\(dest\) reads") as refused:
+        rest.materialize(dest, mode="move", progress=False)
+    assert "delete" not in str(refused.value)
+    assert read_manifest(dest).materialize(dest, mode="move", progress=False) == read_manifest(dest)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [('"valid"', '"../evil"'), ('"cat"', '"../../evil"'), ('"cat"', '".cat"')]
+)
+def test_a_manifest_from_a_stranger_leads_nowhere_else(source, dest, old, new):
+    """Neither a part nor a label of it can name a place outside the destination's own folders."""
+    split_folder(source, dest, progress=False)
+    manifest = dest / ".layerkit-split.jsonl"
+    head, _, rows = manifest.read_text().partition("\n")
+    manifest.write_text(f"{head}\n{rows.replace(old, new)}")
+    shutil.rmtree(dest / "valid")
+    before = everything(dest.parent)
+    with pytest.raises(SplitError, match=r"damaged|cannot be the name"):
+        split_folder(source, dest, progress=False)
+    assert everything(dest.parent) == before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there a colon ends the name of a drive")
+def test_names_with_a_colon_are_names_like_any_other(make_folder, dest):
+    """What was split once can be split again, and written to a table."""
+    folder = make_folder(**{"x:": 6, "y:": 6})
+    split = split_folder(folder, dest, progress=False)
+    assert split_folder(folder, dest, progress=False) == split
+    split.to_csv(dest.parent / "t.csv")
+    assert Split.read_csv(dest.parent / "t.csv").rows == split.rows
+
+
+def test_a_preview_refuses_what_writing_would(source, dest):
+    """A stray file in the destination is found, and nothing is written."""
+    (dest / "train/cat").mkdir(parents=True)
+    (dest / "train/cat/stray.jpg").write_text("stray")
+    before = everything(dest)
+    with pytest.raises(SplitError, match="1 file that no split has put there"):
+        preview_split(source, dest)
+    assert everything(dest) == before
+
+
+def test_a_picture_and_a_folder_of_one_name(make_folder, dest):
+    """They would need one place, and are refused before anything is written."""
+    folder = make_folder(cat=6, dog=6)
+    (folder / "dog/dog.x.jpg").mkdir()
+    (folder / "dog/dog.x.jpg/deep.jpg").write_text("deep")
+    (folder / "dog.x.jpg").write_text("flat")
+    label = {"dog.x.jpg": "dog"}
+    with pytest.raises(SplitError, match="would be a picture and a folder of pictures"):
+        split_folder(
+            folder, dest, valid=0, label=lambda path: label.get(path, path.partition("/")[0]), progress=False
+        )
+    assert not any(path.is_file() and path.suffix == ".jpg" for path in dest.rglob("*"))
+
+
+def test_what_a_kill_at_the_very_end_left_is_removed(source, dest):
+    """The workplace of a call that had placed everything goes with the next call."""
+    split_folder(source, dest, progress=False)
+    (dest / ".layerkit-split.tmp").mkdir()
+    split_folder(source, dest, progress=False)
+    assert not (dest / ".layerkit-split.tmp").exists()

@@ -260,7 +260,7 @@ def test_same_bytes_under_two_labels(make_folder):
 
 def test_join_is_transitive():
     """A picture in two groups joins them."""
-    assert join(6, [[0, 2], [4, 5], [2, 5]]) == [0, 1, 0, 3, 0, 0]
+    assert join("abcdef", [[0, 2], [4, 5], [2, 5]]) == [0, 1, 0, 3, 0, 0]
 
 
 def grow(source: Path, **more: int) -> None:
@@ -426,3 +426,79 @@ def test_wrong_folds(source):
         k_fold(source, 21)
     with pytest.raises(SplitError, match=r"is missing from fold .* pass a smaller k"):
         k_fold(source, 5, group=lambda path: str(int(path.split(".")[1]) % 2))
+
+
+def grouped(sizes: list[list[int]]) -> dict[str, str]:
+    """Name files of classes c0, c1, ... with groups of the given sizes."""
+    return {
+        f"c{c}/g{g}_{i}.png": f"{c} {g} {i}"
+        for c, groups in enumerate(sizes)
+        for g, size in enumerate(groups)
+        for i in range(size)
+    }
+
+
+@calm
+@given(
+    st.lists(st.lists(st.integers(1, 9), min_size=4, max_size=9), min_size=2, max_size=4), st.integers(0, 3)
+)
+def test_groups_within_classes_meet_every_share_that_subset_sums_can(sizes, seed):
+    """Where each class has groups that sum to its share of one part, the split has exactly that."""
+    files = grouped(sizes)
+    totals = [sum(groups) for groups in sizes]
+    single = plan_of({path.replace("_", "/"): text for path, text in files.items()}, valid=0.3, seed=seed)
+    shares = [single.counts["valid"][f"c{c}"] for c in range(len(sizes))]
+    reachable = []
+    for groups, share in zip(sizes, shares, strict=True):
+        sums = {0}
+        for group in groups:
+            sums |= {s + group for s in sums}
+        reachable.append(share in sums)
+    if all(reachable):
+        split = plan_of(files, valid=0.3, group=r"(c\d+/g\d+)_", seed=seed)
+        assert [split.counts["valid"][f"c{c}"] for c in range(len(totals))] == shares
+        assert split.notes == ()
+
+
+def test_many_classes_of_groups_are_planned_soon():
+    """A hundred classes with groups of up to nine: every class within one file of its share in each part."""
+    draw = random.Random(0)
+    sizes = []
+    for _ in range(100):
+        groups: list[int] = []
+        while sum(groups) < 60:
+            groups.append(min(draw.randint(1, 9), 60 - sum(groups)))
+        sizes.append(groups)
+    split = plan_of(grouped(sizes), valid=0.2, test=0.1, group=r"(c\d+/g\d+)_", duplicates="ignore")
+    assert {split.counts["valid"][f"c{c}"] for c in range(100)} <= {11, 12, 13}
+    assert {split.counts["test"][f"c{c}"] for c in range(100)} <= {5, 6, 7}
+
+
+def test_folds_say_which_class_is_off():
+    """Groups of five, three and two cannot be dealt to three folds evenly; equal totals do not hide that."""
+    files = grouped([[5, 2, 2, 2], [2, 3, 2], [5, 5, 5, 3]])
+    with tempfile.TemporaryDirectory() as folder:
+        for path, text in files.items():
+            place = Path(folder, path)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_text(text)
+        with pytest.warns(LayerkitWarning, match=r"of 'c2' where its share is 6\.0.*cannot be divided"):
+            folds = k_fold(folder, 3, group=r"(c\d+/g\d+)_", duplicates="ignore")
+        with pytest.raises(
+            SplitError, match=r"the folder has 36 pictures for 40 folds; expected.*pass k=36 at most"
+        ):
+            k_fold(folder, 40, stratify=False)
+    assert all(fold.notes for fold in folds)
+
+
+@calm
+@given(st.integers(0, 5))
+def test_groups_too_are_drawn_alike_where_a_system_decomposes_names(seed):
+    """é in one code point or in two: the same pictures are held out."""
+    names = [f"{c}/{x}{n}_{i}.png" for c in "ab" for x in "éez" for n in range(3) for i in range(3)]
+    plans = []
+    for form in ("NFC", "NFD"):
+        files = {unicodedata.normalize(form, name): name for name in names}
+        split = plan_of(files, valid=0.3, group=r"/(.+)_", duplicates="ignore", seed=seed)
+        plans.append({unicodedata.normalize("NFC", row.path): row.part for row in split.rows})
+    assert plans[0] == plans[1]

@@ -1,4 +1,5 @@
 import csv
+import os
 
 import pytest
 
@@ -70,7 +71,13 @@ def test_a_table_of_others_is_read(tmp_path):
         ("path,label,part\na,b,train\na,b,valid\n", "names 'a' twice"),
         ("path,label,part\n../a,b,train\n", "could lead out of the source"),
         ("path,label,part\n/a,b,train\n", "could lead out of the source"),
-        ("path,label,part\nC:/a,b,train\n", "could lead out of the source"),
+        pytest.param(
+            "path,label,part\nC:/a,b,train\n",
+            "could lead out of the source",
+            marks=pytest.mark.skipif(
+                os.name != "nt", reason="a name like any other where there are no drives"
+            ),
+        ),
     ],
 )
 def test_wrong_tables(tmp_path, text, message):

@@ -51,7 +51,7 @@ def _alike(paths: Sequence[str], layout: Layout, progress: bool) -> Iterator[lis
     with Progress("comparing looks", len(paths), shown=progress) as step:
         pairs = near_pairs(perceptual_hashes(paths, layout.locate, step))
     alike: dict[int, list[str]] = {}
-    for i, leader in enumerate(join(len(paths), [[i, j] for i, j, _ in pairs])):
+    for i, leader in enumerate(join(paths, [[i, j] for i, j, _ in pairs])):
         alike.setdefault(leader, []).append(paths[i])
     yield from alike.values()
 

@@ -94,6 +94,7 @@ def look_at(path: Path, min_size: int) -> list[tuple[str, str]]:
 def _why_not_decoded(error: PictureError, path: Path) -> tuple[str, str]:
     """Tell a picture that is damaged from what is none, and from pictures that layerkit refuses."""
     what = str(error).partition("; expected")[0].removeprefix(f"{path}: ")
+    what += ")" * (what.count("(") - what.count(")"))
     refused = (UnidentifiedImageError, ValueError, Image.DecompressionBombError)
     return ("unreadable" if isinstance(error.__cause__, refused) else "truncated"), what
 

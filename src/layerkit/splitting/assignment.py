@@ -41,13 +41,13 @@ def shuffled(names: Sequence[str], seed: int) -> list[int]:
     return sorted(range(len(names)), key=draws.__getitem__)
 
 
-def join(count: int, clusters: Iterable[Sequence[int]]) -> list[int]:
+def join(names: Sequence[str], clusters: Iterable[Sequence[int]]) -> list[int]:
     """Join files into units that stay together.
 
     Parameters
     ----------
-    count : int
-        The number of files.
+    names : sequence of str
+        The files' names, sorted.
     clusters : iterable of sequences of int
         Files that belong together; clusters that share a file become one.
 
@@ -56,7 +56,12 @@ def join(count: int, clusters: Iterable[Sequence[int]]) -> list[int]:
     list of int
         For each file the first file of its unit.
     """
-    leader = list(range(count))
+    leader = list(range(len(names)))
+    rank = leader[:]
+    if not all(map(str.isascii, names)):  # é sorts elsewhere on a system that decomposes it
+        composed = [unicodedata.normalize("NFC", name) for name in names]
+        for place, i in enumerate(sorted(leader, key=composed.__getitem__)):
+            rank[i] = place
 
     def find(i: int) -> int:
         while leader[i] != i:
@@ -68,9 +73,10 @@ def join(count: int, clusters: Iterable[Sequence[int]]) -> list[int]:
         first = find(cluster[0])
         for other in cluster[1:]:
             second = find(other)
-            first, second = min(first, second), max(first, second)
+            if rank[second] < rank[first]:
+                first, second = second, first
             leader[second] = first
-    return [find(i) for i in range(count)]
+    return [find(i) for i in range(len(names))]
 
 
 def assign(

@@ -8,9 +8,13 @@ Shape = tuple[tuple[int, int], ...]  # (class, number of files) of a unit, sorte
 Unit = tuple[int, Shape]  # its first file, and its shape
 Score = tuple[int, int, int]
 
-_MOST_CHANGES = 500
+_MOST_CHANGES = 2_000
 _MOST_TRIED = 40
 _MOST_STATES = 50_000
+_MOST_PARTS = 3
+_MOST_ORDERS = 32
+_MOST_BITS = 100_000_000
+"""Of a table of reachable sums, which takes 12 MB then."""
 
 
 class Goal(NamedTuple):
@@ -54,11 +58,14 @@ def balance(units: Sequence[Unit], part_of: list[int], goal: Goal, room: list[li
 
     Notes
     -----
-    To meet such goals exactly is a form of the subset-sum problem, for which no fast method is known. Single
-    moves and exchanges, the best first, settle nearly all real cases. Where they stop short and the units
-    are few, all ways of distributing them are gone through. Units of one shape are interchangeable: only
-    shapes are compared.
+    To meet such goals exactly is a form of the subset-sum problem. Where all units of a class are of that class
+    alone, it is solved for each class by a table of the sums that can be reached (dynamic programming; Martello
+    and Toth 1990, Knapsack Problems, chapter 4). Units of several classes couple these problems, for which no fast
+    method is known: single moves and exchanges, the best first, settle nearly all real cases. Where they stop
+    short and the units are few, all ways of distributing them are gone through. Units of one shape are
+    interchangeable: only shapes are compared.
     """
+    _fill_exactly(units, part_of, room)
     search = _Search(units, part_of, goal, room)
     while search.changes < _MOST_CHANGES and not search.is_done() and search.improve():
         pass
@@ -70,6 +77,82 @@ def balance(units: Sequence[Unit], part_of: list[int], goal: Goal, room: list[li
                 part_of[first] = part
 
 
+def _fill_exactly(units: Sequence[Unit], part_of: list[int], room: list[list[int]]) -> None:
+    """Meet the quotas of each class whose units are its own, or come within one file, where some choice does."""
+    mixed = {c for _, shape in units if len(shape) > 1 for c, _ in shape}
+    own: dict[int, list[tuple[int, int]]] = {}
+    for first, shape in units:
+        if len(shape) == 1 and shape[0][0] not in mixed:
+            own.setdefault(shape[0][0], []).append((first, shape[0][1]))
+    for c, members in own.items():
+        wanted = [free[c] for free in room]
+        if not any(wanted):
+            continue
+        for first, n in members:
+            wanted[part_of[first]] += n
+        dealt = _deal([n for _, n in members], wanted)
+        if dealt is not None:
+            for (first, n), part in zip(members, dealt, strict=True):
+                part_of[first] = part
+                wanted[part] -= n
+            for free, rest in zip(room, wanted, strict=True):
+                free[c] = rest
+
+
+def _deal(sizes: Sequence[int], wanted: Sequence[int]) -> list[int] | None:
+    """Deal units to parts so that their sizes sum to what each wants, or one more or less; None if that fails.
+
+    One part after the other takes what it wants; the last takes what is left. What the first takes may be what
+    the next one needs, so that some other orders are tried.
+    """
+    given = list(range(len(sizes)))
+    turns = range(0, len(sizes), -(-len(sizes) // _MOST_ORDERS))
+    orders = [given[turn:] + given[:turn] for turn in turns]
+    around = (0, 1, -1) if len(wanted) <= _MOST_PARTS else (0,)
+    for step in sorted(
+        itertools.product(around, repeat=len(wanted) - 1), key=lambda step: sum(map(abs, step))
+    ):
+        for order, direction in itertools.product(orders, (1, -1)):
+            totals = [w + s for w, s in zip(wanted, (*step, 0), strict=True)]
+            dealt = _deal_in_turn(sizes, totals, order, direction)
+            if dealt is not None:
+                return dealt
+    return None
+
+
+def _deal_in_turn(
+    sizes: Sequence[int], wanted: Sequence[int], order: Sequence[int], direction: int
+) -> list[int] | None:
+    dealt = [len(wanted) - 1] * len(sizes)
+    left = list(order)
+    for part in range(len(wanted) - 1)[::direction]:
+        taken = _subset([sizes[i] for i in left], wanted[part])
+        if taken is None:
+            return None
+        for place in taken:
+            dealt[left[place]] = part
+        left = [i for place, i in enumerate(left) if place not in taken]
+    return dealt
+
+
+def _subset(sizes: Sequence[int], total: int) -> set[int] | None:
+    """Find some of the sizes that sum to a total."""
+    if total < 0 or len(sizes) * total > _MOST_BITS:
+        return None
+    kept = (1 << (total + 1)) - 1
+    reachable = [1]  # a bit for each sum that the sizes up to here can make
+    for size in sizes:
+        reachable.append((reachable[-1] | reachable[-1] << size) & kept)
+    if not reachable[-1] >> total & 1:
+        return None
+    taken = set()
+    for place in reversed(range(len(sizes))):
+        if not reachable[place] >> total & 1:
+            taken.add(place)
+            total -= sizes[place]
+    return taken
+
+
 class _Search:
     def __init__(
         self, units: Sequence[Unit], part_of: Sequence[int], goal: Goal, room: Sequence[Sequence[int]]
@@ -79,6 +162,8 @@ class _Search:
             [q - r for q, r in zip(*pair, strict=True)] for pair in zip(goal.quotas, room, strict=True)
         ]
         self.sizes = [sum(column) for column in zip(*self.counts, strict=True)]
+        self.totals = [sum(counts) for counts in self.counts]
+        self.whole = sum(self.sizes)
         self.held: list[dict[Shape, list[int]]] = [{} for _ in goal.quotas]
         for first, shape in units:
             self.held[part_of[first]].setdefault(shape, []).append(first)
@@ -101,10 +186,9 @@ class _Search:
         """Make the best move or exchange; return False if none improves."""
         best: tuple[Score, int, int, Shape, Shape] | None = None
         for p, q in itertools.combinations(range(len(self.counts)), 2):
-            before = self._score(p, q, (), ())
             there, back = self._promising(p, q), self._promising(q, p)
             for s, t in itertools.product([*there, ()], [*back, ()]):
-                gain = _minus(self._score(p, q, s, t), before)
+                gain = self._gain(p, q, s, t)
                 if gain < (0, 0, 0) and (best is None or gain < best[0]):
                     best = gain, p, q, s, t
         if best is None:
@@ -145,16 +229,26 @@ class _Search:
     def _promising(self, p: int, q: int) -> list[Shape]:
         """Return the shapes that part p would best give to part q."""
         shapes = self.held[p]
-        return sorted(shapes, key=lambda s: (self._score(p, q, s, ()), s))[:_MOST_TRIED]
+        return sorted(shapes, key=lambda s: (self._gain(p, q, s, ()), s))[:_MOST_TRIED]
 
-    def _score(self, p: int, q: int, s: Shape, t: Shape) -> Score:
-        """Score two parts as if p gave s to q and got t for it."""
-        here, there = list(self.counts[p]), list(self.counts[q])
+    def _gain(self, p: int, q: int, s: Shape, t: Shape) -> Score:
+        """Say how the score changes if p gives s to q and gets t for it; only the classes of these are looked at."""
+        change: dict[int, int] = {}
         for shape, sign in ((s, -1), (t, 1)):
             for c, n in shape:
-                here[c] += sign * n
-                there[c] -= sign * n
-        return _plus(self.goal.score(p, here, self.sizes), self.goal.score(q, there, self.sizes))
+                change[c] = change.get(c, 0) + sign * n
+        more = sum(change.values())
+        missing = off = uneven = 0
+        for part, sign in ((p, 1), (q, -1)):
+            counts, total = self.counts[part], self.goal.asked[part]
+            for c, n in change.items():
+                missing += (not counts[c] + sign * n) - (not counts[c])
+            if total is not None:
+                off += abs(self.totals[part] + sign * more - total) - abs(self.totals[part] - total)
+                for c, n in change.items():
+                    behind = counts[c] * self.whole - self.sizes[c] * total
+                    uneven += (behind + sign * n * self.whole) ** 2 - behind**2
+        return missing, off, uneven
 
     def _score_of_all(self, counts: Sequence[Sequence[int]]) -> Score:
         scores = (self.goal.score(part, row, self.sizes) for part, row in enumerate(counts))
@@ -171,6 +265,8 @@ class _Search:
         for c, n in shape:
             self.counts[p][c] -= n
             self.counts[q][c] += n
+            self.totals[p] -= n
+            self.totals[q] += n
 
 
 def _with(state: tuple[tuple[int, ...], ...], part: int, shape: Shape) -> tuple[tuple[int, ...], ...]:
@@ -178,11 +274,3 @@ def _with(state: tuple[tuple[int, ...], ...], part: int, shape: Shape) -> tuple[
     for c, n in shape:
         counts[c] += n
     return (*state[:part], tuple(counts), *state[part + 1 :])
-
-
-def _plus(a: Score, b: Score) -> Score:
-    return a[0] + b[0], a[1] + b[1], a[2] + b[2]
-
-
-def _minus(a: Score, b: Score) -> Score:
-    return a[0] - b[0], a[1] - b[1], a[2] - b[2]

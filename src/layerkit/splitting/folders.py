@@ -14,7 +14,7 @@ from layerkit.splitting.pictures import Listing, require_folder, scan_folder
 from layerkit.splitting.planning import plan, warn_of
 from layerkit.splitting.request import Duplicates, Request, check_choice
 from layerkit.splitting.table import Mode, Split, destination_of, some
-from layerkit.splitting.writing import present_in, write
+from layerkit.splitting.writing import present_in, refuse_unwritable, write
 
 
 def split_folder(
@@ -137,7 +137,10 @@ def preview_split(
         _refuse_other_request(held, request, mode, source, dest)
     else:
         require_folder(source)
-    return _settle(source, dest, request, held, progress=True)[0]
+    split, listing, _ = _settle(source, dest, request, held, progress=True)
+    if held is None or held.split.rows != split.rows:
+        refuse_unwritable(split, dest, held, mode=mode, listing=listing)
+    return split
 
 
 def materialize(split: Split, dest: str | os.PathLike[str], *, mode: Mode, progress: bool) -> Split:
@@ -239,8 +242,15 @@ def _refuse_other_request(held: Manifest, request: Request, mode: Mode, source: 
         raise SplitError(
             f"{str(dest)!r} holds another split: {count_of(len(held.split), 'picture')} of "
             f"{str(held.split.source)!r} with {options}; now asked for: {', '.join(other)}. Expected the "
-            "same options: use them, choose another destination, or delete this one first"
+            f"same options: use them, or choose another destination{_or_delete(held)}"
         )
+
+
+def _or_delete(held: Manifest) -> str:
+    """Say that a destination may be deleted only where the pictures are elsewhere too."""
+    if held.mode == "move":
+        return ". The pictures were moved there, so that it may hold the only ones"
+    return ", or delete this one first"
 
 
 def _other_answers(split: Split, request: Request) -> list[str]:
@@ -261,9 +271,12 @@ def _refuse_other_table(held: Manifest, split: Split, mode: Mode, dest: Path) ->
     differ = [row.path for row in held.split.rows if wanted.get(row.path) != row[:3]]
     if differ or held.mode != mode:
         how = f"where {some(differ)} have another place" if differ else f"written with mode={held.mode!r}"
+        finish = "; a move that was interrupted is finished by materializing the split that it began with, "
+        finish += "which read_manifest(dest) reads"
         raise SplitError(
             f"{str(dest)!r} holds another split of {count_of(len(held.split), 'picture')}, {how}; expected "
-            "this one, or an earlier state of it: choose another destination, or delete this one first"
+            f"this one, or an earlier state of it: choose another destination{_or_delete(held)}"
+            f"{finish if held.mode == mode == 'move' else ''}"
         )
 
 

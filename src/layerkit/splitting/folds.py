@@ -76,7 +76,7 @@ def k_fold(
     class_of = [index[label] for label in labels]
     quotas = fold_quotas(_sizes(class_of, classes, k), k)
     goal = Goal(quotas, [sum(quota) for quota in quotas])
-    leader = join(len(names), kin.clusters)
+    leader = join(names, kin.clusters)
     fold_of = assign(shuffled(names, request.seed), class_of, leader, goal, {})
     notes = [*notes, *kin.notes, *_shortfalls(fold_of, class_of, classes, goal)]
     warn_of(notes)
@@ -105,10 +105,13 @@ def _sizes(class_of: list[int], classes: list[str], k: int) -> list[int]:
         sizes[c] += 1
     least = min(sizes)
     if least < k:
+        name = classes[sizes.index(least)]
+        what = (
+            f"class {name!r}" if name else "the folder"
+        )  # which is one class to a split that is not stratified
         raise SplitError(
-            f"class {classes[sizes.index(least)]!r} has {count_of(least, 'picture')} for {k} folds; expected "
-            f"at least one for each: pass k={least}"
-            + (" at most" if least > 2 else ", or add pictures to it")
+            f"{what} has {count_of(least, 'picture')} for {k} folds; expected at least one for each: "
+            f"{f'pass k={least} at most' if least > 1 else 'leave that class out'}, or add pictures to it"
         )
     return sizes
 
@@ -120,13 +123,22 @@ def _shortfalls(fold_of: list[int], class_of: list[int], classes: list[str], goa
     for fold, row in enumerate(counts):
         for c, n in enumerate(row):
             if not n:
+                what = (
+                    f"class {classes[c]!r} is missing from fold {fold}"
+                    if classes[c]
+                    else f"fold {fold} is empty"
+                )
                 raise SplitError(
-                    f"class {classes[c]!r} is missing from fold {fold}, since groups and duplicates stay "
-                    f"together; expected at least {len(counts)} groups in each class: pass a smaller k"
+                    f"{what}, since groups and duplicates stay together; expected at least {len(counts)} groups"
+                    f"{' in each class' if classes[c] else ''}: pass a smaller k"
                 )
     sizes = [sum(row) for row in counts]
-    if sizes == goal.asked:
-        return []
-    return [
-        f"the folds have {sizes} pictures instead of {goal.asked}: groups and duplicates cannot be divided"
+    notes = [] if sizes == goal.asked else [f"the folds have {sizes} pictures instead of {goal.asked}"]
+    shares = [sum(column) / len(counts) for column in zip(*counts, strict=True)]
+    notes += [
+        f"fold {fold} has {n} of {label!r} where its share is {share:.1f}"
+        for fold, row in enumerate(counts)
+        for label, n, share in zip(classes, row, shares, strict=True)
+        if len(classes) > 1 and abs(n - share) > 1 + 1e-9
     ]
+    return [f"{'; '.join(notes)}: groups and duplicates cannot be divided"] if notes else []

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from layerkit.errors import SplitError
-from layerkit.splitting.table import Mode, NearPair, Split, SplitRow, check_inside
+from layerkit.splitting.table import PARTS, Mode, NearPair, Split, SplitRow, check_inside, check_labels
 
 MANIFEST_NAME = ".layerkit-split.jsonl"
 _VERSION = 1
@@ -155,6 +155,9 @@ def _parse(head: dict[str, Any], lines: Iterable[str], dest: Path) -> Manifest:
         raise ValueError(f"{len(rows)} rows instead of {head['files']}")
     for row in rows:
         check_inside(row.path)
+    if odd := {row.part for row in rows} - set(PARTS):
+        raise ValueError(f"there is no part {min(odd)!r}")
+    check_labels({row.label for row in rows})
     split = Split(
         rows,
         None if head["source"] is None else Path(head["source"]),

@@ -146,7 +146,7 @@ def plan(
     """
     draft, skipped, notes = draft_of(source, listing, request, previous, placed)
     kin = find_kin(draft, request, previous.stamps if previous else {}, progress=progress)
-    leader = join(len(draft.pictures), kin.clusters)
+    leader = join(draft.pictures, kin.clusters)
     parts, shortfalls = _distribute(draft, leader, request)
     rows = tuple(map(SplitRow, draft.pictures, draft.labels, parts, draft.groups, kin.hashes))
     said = (*notes, *kin.notes, *shortfalls)

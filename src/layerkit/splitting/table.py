@@ -261,14 +261,35 @@ def check_inside(path: str) -> None:
         If the path is absolute or goes through a parent.
     """
     pieces = path.split("/")
-    has_drive = (":" in path or "\\" in path) and bool(
-        PureWindowsPath(path).drive
-    )  # a slow question, seldom asked
+    # A slow question, seldom asked; elsewhere "c:" is a name like any other.
+    has_drive = os.name == "nt" and (":" in path or "\\" in path) and bool(PureWindowsPath(path).drive)
     if "" in pieces or "." in pieces or ".." in pieces or has_drive:
         raise SplitError(
             f"the path {path!r} could lead out of the source; expected a path relative to it, with '/' "
             "and without '..': correct the table"
         )
+
+
+def check_labels(labels: Iterable[str]) -> None:
+    """Raise if a label cannot be the name of a visible folder.
+
+    Parameters
+    ----------
+    labels : iterable of str
+        Of a split, or of a table that may come from anywhere.
+
+    Raises
+    ------
+    SplitError
+        A label is empty, begins with a dot, or holds a slash or what else this system forbids in names.
+    """
+    forbidden = set('/\\\0:*?"<>|' if os.name == "nt" else "/\0")
+    for label in labels:
+        if not label or label.startswith(".") or set(label) & forbidden:
+            raise SplitError(
+                f"the label {label!r} cannot be the name of a visible folder; expected one without slashes "
+                "that does not begin with a dot: choose other labels"
+            )
 
 
 def _refuse_repeated(rows: Sequence[SplitRow], where: str | os.PathLike[str]) -> None:

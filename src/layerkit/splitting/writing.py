@@ -19,7 +19,7 @@ from layerkit.splitting.manifest import Manifest, write_manifest
 from layerkit.splitting.pictures import Listing
 from layerkit.splitting.placing import is_left_over, placer
 from layerkit.splitting.progress import Progress
-from layerkit.splitting.table import PART_NAMES, Mode, Split, SplitRow, destination_of, some
+from layerkit.splitting.table import PART_NAMES, Mode, Split, SplitRow, check_labels, destination_of, some
 
 _TEMPORARY_NAME = ".layerkit-split.tmp"
 _BATCH = 64
@@ -59,11 +59,7 @@ def write(
     is_new = held is None or held.split.rows != split.rows
     todo = [row for row, target in zip(split.rows, targets, strict=True) if target not in present]
     if is_new:
-        _refuse_labels(split)
-        _refuse_strays(split, held, targets, present, dest)
-        _refuse_one_name(split, targets, dest)
-        if mode == "move":
-            _refuse_linked(todo, listing.linked)
+        refuse_unwritable(split, dest, held, mode=mode, listing=listing)
         with _workplace(dest) as free_name:
             _try(mode, split, todo, listing.linked, free_name)
     if mode == "move":
@@ -73,9 +69,36 @@ def write(
         if progress and split.skipped:
             names = some(path for path, _ in split.skipped)
             print(f"left out {count_of(len(split.skipped), 'file')}: {names}", file=sys.stderr)
-    if todo:
+    if not todo:
+        shutil.rmtree(dest / _TEMPORARY_NAME, ignore_errors=True)  # of a call that was killed at its very end
+    else:
         with _workplace(dest) as free_name, Progress(_TITLES[mode], len(todo), shown=progress) as step:
             _place_all(todo, split, dest, mode, listing.linked, free_name, step)
+
+
+def refuse_unwritable(
+    split: Split, dest: Path, held: Manifest | None, *, mode: Mode, listing: Listing
+) -> None:
+    """Raise if the pictures of a new or grown split cannot stand in the destination side by side.
+
+    Parameters
+    ----------
+    split, dest, held, mode, listing
+        As in `write`.
+
+    Raises
+    ------
+    SplitError
+        If so, or if they cannot come there by this mode.
+    """
+    targets = list(map(destination_of, split.rows))
+    present = present_in(dest)
+    check_labels(split.classes)
+    _refuse_strays(split, held, targets, present, dest)
+    _refuse_one_name(split, targets, dest)
+    if mode == "move":
+        pairs = zip(split.rows, targets, strict=True)
+        _refuse_linked([row for row, target in pairs if target not in present], listing.linked)
 
 
 def present_in(dest: Path) -> set[str]:
@@ -194,16 +217,6 @@ def _finish_moves(
         os.unlink(origin)
 
 
-def _refuse_labels(split: Split) -> None:
-    forbidden = set('/\\\0:*?"<>|' if os.name == "nt" else "/\0")
-    for label in split.classes:
-        if not label or label.startswith(".") or set(label) & forbidden:
-            raise SplitError(
-                f"the label {label!r} cannot be the name of a visible folder; expected one without slashes "
-                "that does not begin with a dot: choose other labels"
-            )
-
-
 def _refuse_strays(
     split: Split, held: Manifest | None, targets: Sequence[str], present: set[str], dest: Path
 ) -> None:
@@ -230,6 +243,7 @@ def _refuse_one_name(split: Split, targets: Sequence[str], dest: Path) -> None:
                 "does not tell apart; expected one folder for each label: rename one of them"
             )
     if fold is str and len(set(targets)) == len(targets):
+        _refuse_file_for_folder(targets)
         return
     first.clear()
     for row, target in zip(split.rows, targets, strict=True):
@@ -239,6 +253,15 @@ def _refuse_one_name(split: Split, targets: Sequence[str], dest: Path) -> None:
                 f"{first[name]!r} and {row.path!r} would both be written to {destination_of(row)!r}; "
                 "expected one picture for each name there: rename one of them"
             )
+
+
+def _refuse_file_for_folder(targets: Sequence[str]) -> None:
+    both = set(targets) & {target.rpartition("/")[0] for target in targets}
+    if both:
+        raise SplitError(
+            f"{min(both)!r} would be a picture and a folder of pictures; expected one of them under that name: "
+            "rename the other"
+        )
 
 
 def _ignores_case(dest: Path) -> bool:
