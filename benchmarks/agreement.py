@@ -111,7 +111,10 @@ def row(name: str, side: int, folder: Path) -> str:
     pictures = read(side)
     original = make(name, side, pictures)
     asked = probabilities(original, pictures)
-    cells = [f"{(asked.amax(0) - asked.amin(0)).max():.2f}", difference(asked, in_float64(original, pictures))]
+    cells = [
+        f"{(asked.amax(0) - asked.amin(0)).max():.2f}",
+        difference(asked, in_float64(original, pictures)),
+    ]
     original.save(folder / "x.safetensors")
     cells.append(difference(asked, probabilities(load_predictor(folder / "x.safetensors"), pictures)))
     for suffix, answer in ((".pt2", with_torch), (".onnx", with_onnxruntime)):

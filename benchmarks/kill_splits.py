@@ -1,12 +1,15 @@
 """Kill splits at random moments, and count what was lost or half-written: nothing, it should be.
 
-    python benchmarks/kill_splits.py [--kills 200] [--files 400] [--folder /some/disk]
+    python benchmarks/kill_splits.py [--kills 200] [--files 400] [--folder /some/disk] [--elsewhere /another/disk]
 
-Each trial forks a process that splits, sends it SIGKILL after a random part of the time that a whole split
-takes, checks every file byte by byte, calls the same split again and checks that it is complete.
+Each trial forks a process that splits, sends it SIGKILL, checks every file byte by byte, calls the same split
+again and checks that it is complete. Every second kill comes at a random moment of a whole split, the others at one
+of its writing, which is short where pictures are linked or renamed. With --elsewhere, a folder on another disk,
+pictures are moved there too, which copies them and then removes the originals.
 """
 
 import argparse
+import functools
 import itertools
 import multiprocessing
 import random
@@ -21,6 +24,7 @@ from pathlib import Path
 from layerkit import split_folder
 
 MODES = ("copy", "hardlink", "move")
+ELSEWHERE = "move to another disk"
 fork = multiprocessing.get_context("fork")  # the imports are over before the clock starts
 
 
@@ -55,11 +59,21 @@ def start(source: Path, dest: Path, mode: str) -> ForkProcess:
     return process
 
 
-def trial(folder: Path, contents: dict[str, bytes], mode: str, delay: float) -> str:
-    """Kill one split after a delay; return what came of it."""
-    source, dest = folder / "source", folder / "dest"
+def wait_for_writing(dest: Path, process: ForkProcess) -> None:
+    """Wait for the manifest, which comes right before the first picture."""
+    while process.is_alive() and not (dest / ".layerkit-split.jsonl").exists():
+        time.sleep(0.0002)
+
+
+def trial(
+    folder: Path, dest: Path, contents: dict[str, bytes], mode: str, delay: float, *, writing: bool
+) -> str:
+    """Kill one split after a delay, counted from its start or from its writing; return what came of it."""
+    source = folder / "source"
     shutil.copytree(folder.parent / "original", source)
     process = start(source, dest, mode)
+    if writing:
+        wait_for_writing(dest, process)
     time.sleep(delay)
     process.kill()
     process.join()
@@ -73,19 +87,24 @@ def trial(folder: Path, contents: dict[str, bytes], mode: str, delay: float) -> 
     if by_source_path(dest) != contents or visible(source) != ({} if mode == "move" else contents):
         return "not finished"
     shutil.rmtree(folder)
+    shutil.rmtree(dest, ignore_errors=True)
     if not killed:
         return "was over before the kill"
     return "killed while writing" if 0 < len(placed) < len(contents) else "killed before or after writing"
 
 
-def undisturbed(folder: Path, mode: str) -> float:
-    """Return the seconds that a split takes here if nobody kills it."""
+def undisturbed(folder: Path, dest: Path, mode: str) -> tuple[float, float]:
+    """Return the seconds that a split, and its writing, take here if nobody kills it."""
     shutil.copytree(folder / "original", folder / "warm" / "source")
     started = time.perf_counter()
-    start(folder / "warm" / "source", folder / "warm" / "dest", mode).join()
-    seconds = time.perf_counter() - started
+    process = start(folder / "warm" / "source", dest, mode)
+    wait_for_writing(dest, process)
+    began = time.perf_counter()
+    process.join()
+    ended = time.perf_counter()
     shutil.rmtree(folder / "warm")
-    return seconds
+    shutil.rmtree(dest)
+    return ended - started, ended - began
 
 
 def main() -> None:
@@ -95,22 +114,28 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--files", type=int, default=400)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
+    parser.add_argument("--elsewhere", type=Path)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     rng = random.Random(options.seed)
-    outcomes: dict[str, Counter[str]] = {mode: Counter() for mode in MODES}
+    modes = (*MODES, ELSEWHERE) if options.elsewhere else MODES
+    outcomes: dict[str, Counter[str]] = {mode: Counter() for mode in modes}
     with tempfile.TemporaryDirectory(dir=options.folder) as root:
         folder = Path(root)
         contents = make(folder / "original", options.files)
-        whole = {mode: min(undisturbed(folder, mode) for _ in range(3)) for mode in MODES}
+        other = Path(tempfile.mkdtemp(dir=options.elsewhere)) if options.elsewhere else folder
+        place = {mode: (other if mode == ELSEWHERE else folder) / "dest" for mode in modes}
+        plain = {mode: mode.partition(" ")[0] for mode in modes}
+        whole = {mode: min(undisturbed(folder, place[mode], plain[mode]) for _ in range(3)) for mode in modes}
         for n in itertools.count():
             killed = sum(c.total() - c["was over before the kill"] for c in outcomes.values())
             if killed >= options.kills:
                 break
-            mode = MODES[killed % len(MODES)]
-            outcomes[mode][trial(folder / f"trial{n}", contents, mode, rng.uniform(0, whole[mode]))] += 1
+            mode, writing = modes[killed % len(modes)], n % 2 == 1
+            kill = functools.partial(trial, folder / f"trial{n}", place[mode], contents, plain[mode])
+            outcomes[mode][kill(rng.uniform(0, whole[mode][writing]), writing=writing)] += 1
     for mode, counted in outcomes.items():
-        print(f"{mode:9s} {counted.total():4d} trials: {dict(counted)}")
+        print(f"{mode:20s} {counted.total():4d} trials: {dict(counted)}")
     bad = sum(
         counted[what] for counted in outcomes.values() for what in ("half-written", "lost", "not finished")
     )

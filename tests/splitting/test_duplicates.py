@@ -99,7 +99,7 @@ def test_near_duplicates_stay_together(photos):
         pairs = {(pair.first, pair.second) for pair in split.near_duplicates}
         assert pairs == {(f"cat/{i}-small.jpg", f"cat/{i}.png") for i in range(4)}
         assert all(parts[first] == parts[second] for first, second in pairs)
-    assert "near duplicates: 4 pairs" in repr(split)
+    assert "near duplicates, kept together: 4 pairs" in repr(split)
 
 
 def test_what_cannot_be_decoded_is_compared_by_its_bytes(photos):

@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple, Self
 from layerkit.errors import SplitError, count_of
 from layerkit.splitting.pictures import Skipped
 
+_MOST_PAIRS = 10
 PARTS = ("train", "valid", "test")
 PART_NAMES = {"train": "train", "valid": "valid", "val": "valid", "validation": "valid", "test": "test"}
 Mode = Literal["copy", "hardlink", "symlink", "move"]
@@ -129,7 +130,11 @@ class Split:
                 f"\nleft out: {count_of(len(self.skipped), 'file')} ({some(s.path for s in self.skipped)})"
             )
         if self.near_duplicates:
-            text += f"\nnear duplicates: {count_of(len(self.near_duplicates), 'pair')} (see near_duplicates)"
+            text += f"\nnear duplicates, kept together: {count_of(len(self.near_duplicates), 'pair')}"
+            text += "".join(
+                f"\n  {one!r} and {other!r}" for one, other, _ in self.near_duplicates[:_MOST_PAIRS]
+            )
+            text += "\n  ... (near_duplicates lists all)" if len(self.near_duplicates) > _MOST_PAIRS else ""
         return "\n".join([text, *self.notes])
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
