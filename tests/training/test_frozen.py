@@ -295,3 +295,25 @@ def test_a_loss_with_a_corner_has_no_optimum_to_start_from(capsys):
     data = DataLoader(TensorDataset(inputs, inputs[:, :1]), batch_size=8)
     fit(linear_model(1), Regression(loss="mae"), data, data, epochs=1, frozen_epochs=1)
     assert "from its exact optimum" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("head", "threads"), [(None, 1), (MLPHead((1024,)), 2)])
+def test_a_small_head_is_trained_by_one_thread(head, threads):
+    """A team would wait for its members at each operation; a larger head has it, and so has the whole model."""
+    seen = []
+
+    class Watch:
+        def on_epoch_end(self, state):
+            seen.append((state.phase, torch.get_num_threads()))
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        task = Multiclass(3)
+        data = pictures()
+        model = some_model("squeezenet1_1", task, head)
+        fit(model, task, data, data, epochs=2, frozen_epochs=1, seed=0, callbacks=[Watch()], progress=False)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [("frozen", threads), ("full", 2)]

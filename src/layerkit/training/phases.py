@@ -34,6 +34,11 @@ STEPS_PER_EPOCH = 32
 """What the frozen phase takes at least, by smaller batches where there are few pictures: its steps cost next to
 nothing, and with the 10 that 300 pictures give, a handful of epochs would end far from the optimum."""
 
+ALONE_WORK = 1_000_000
+"""Pictures a step times parameters up to which the head is trained by one thread. A team is no faster at so little, and
+where other processes want the processors too, its members wait for each other at every operation: on two busy ones an
+epoch of the demo's head took 1 s by two threads and 0.05 s by one."""
+
 SOLVED_WORK = 5_000_000
 """Pictures times features times outputs up to which the head starts from its exact optimum: that takes some seconds
 at most. With more, an epoch has so many steps that it comes close by itself."""
@@ -73,6 +78,7 @@ class Phase:
     train: Iterable[Batch]
     valid: Iterable[Batch] | None
     weights: Callable[[nn.Module], dict[str, Tensor]]  # under the model's own keys; what this phase changes
+    by_one_thread: bool = False
 
     def state(self) -> dict[str, Any]:
         """Give all that must be restored to go on in this phase."""
@@ -194,7 +200,11 @@ def frozen_phase(
     )
     hardware = Hardware(hardware.device, torch.float32, False)
     trainer = Trainer(head, task, optimizer, hardware, skips_nonfinite=skips_nonfinite)
-    return Phase("frozen", epochs, trainer, schedule, batches, held_out, lambda _: head.state_for_model())
+    work = batch_size * sum(parameter.numel() for parameter in parameters)
+    return Phase(
+        "frozen", epochs, trainer, schedule, batches, held_out, lambda _: head.state_for_model(),
+        by_one_thread=work <= ALONE_WORK,
+    )  # fmt: skip
 
 
 def start_from_optimum(

@@ -82,11 +82,12 @@ class Session:
         self.progress.advance(self.tally.images)
         if self._saved_at is None:
             self._save(phase)
-        for epoch in left:
-            row = self._run_epoch(phase, epoch)
-            self._end_epoch(phase, row)
-            if state.stopped:
-                break
+        with _threads(1 if phase.by_one_thread else torch.get_num_threads()):
+            for epoch in left:
+                row = self._run_epoch(phase, epoch)
+                self._end_epoch(phase, row)
+                if state.stopped:
+                    break
         if self.store is not None:
             self.store.finish()
         self.progress.close()
@@ -342,6 +343,17 @@ class Session:
                 f"{'; '.join(self.store.changes)}: it ends within tolerance of an undisturbed run, "
                 "not in the same bits"
             )
+
+
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    """Let torch's operations take so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager
