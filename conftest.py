@@ -1,6 +1,7 @@
 """Every Python block of the README and the docs, and every docstring's example, is a test."""
 
 import os
+import signal
 from collections.abc import Iterator
 from doctest import ELLIPSIS, NORMALIZE_WHITESPACE
 from pathlib import Path
@@ -13,6 +14,10 @@ from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 from sybil.parsers.rest import DocTestParser
 
 os.environ["MPLBACKEND"] = "Agg"  # draw without a display, in the processes that tests start too
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):  # started in the background of a script, where Ctrl-C is ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 OPTIONS = ELLIPSIS | NORMALIZE_WHITESPACE
 pages = Sybil(
