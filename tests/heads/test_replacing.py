@@ -378,3 +378,42 @@ def test_a_guess_can_be_said_to_a_caller_without_a_name():
     model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
     with pytest.warns(LayerkitWarning, match="taken for the head"):
         exec("find_head(model)", {"find_head": find_head, "model": model})
+
+
+def test_a_count_that_the_model_computes_is_left_alone():
+    """A property without a setter is no reason to fail halfway."""
+
+    class Computed(nn.Module):
+        num_classes = property(lambda self: 10)
+
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(6, 10)
+
+    assert replace_head(Computed(), 3, where="fc").fc.out_features == 3
+
+
+def test_a_layer_of_two_names_is_replaced_under_both():
+    """Whichever of them the forward pass goes through."""
+    model = nn.Module()
+    model.fc = nn.Linear(6, 10)
+    model.alias = model.fc
+    replace_head(model, 3, where="fc")
+    assert model.alias is model.fc
+    assert model.fc.out_features == 3
+
+
+def test_a_container_of_heads_is_no_head():
+    """Replaced by one layer it would leave the forward pass without its parts."""
+    model = nn.Module()
+    model.heads = nn.ModuleDict({"a": nn.Linear(6, 2), "b": nn.Linear(6, 3)})
+    with pytest.raises(HeadError, match=r"`where` is 'heads', a ModuleDict.*such as 'heads\.a'"):
+        replace_head(model, 3, where="heads")
+    assert list(model.heads) == ["a", "b"]
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_what_stands_for_squeezenets_relu_has_its_mode(training):
+    """An evaluated model stays so in all its parts."""
+    model = replace_head(squeezenet1_1().train(training), 3)
+    assert {module.training for module in model.modules()} == {training}

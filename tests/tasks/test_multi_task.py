@@ -254,3 +254,13 @@ def test_fit_learns_all_parts(frozen_epochs: int) -> None:
     for name in ("place_loss", "place_mae", "pedestrian_loss", "weather_loss"):
         assert last[f"valid_{name}"] < first[f"valid_{name}"]
     assert task.log_variances.abs().min() > 0
+
+
+def test_a_preparation_that_fails_changes_no_part():
+    """The part that came before the constant one keeps what it had learnt."""
+    task = MultiTask({"a": Regression(), "b": Regression()})
+    task.prepare({"a": torch.arange(4.0), "b": torch.arange(4.0)})
+    before = {name: value.clone() for name, value in task.state_dict().items()}
+    with pytest.raises(TargetError, match="in every picture"):
+        task.prepare({"a": torch.arange(4.0) * 9, "b": torch.ones(4)})
+    assert all(torch.equal(value, before[name]) for name, value in task.state_dict().items())

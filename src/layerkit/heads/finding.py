@@ -290,7 +290,13 @@ def _guess(model: nn.Module) -> str:
 
 
 def _check_path(model: nn.Module, where: str) -> None:
-    if where and _submodule(model, where) is not None:
+    layer = _submodule(model, where) if where else None
+    if isinstance(layer, nn.ModuleDict | nn.ModuleList):
+        raise HeadError(
+            f"`where` is {where!r}, a {type(layer).__name__}, which holds layers and is none; expected the path of one "
+            f"layer, such as '{where}.{next(iter(layer._modules), '0')}'. Replace them one after the other."
+        )
+    if layer is not None:
         return
     paths = [path for path, _ in model.named_modules() if path]
     near = difflib.get_close_matches(where, paths, n=1, cutoff=0.5)

@@ -1,6 +1,7 @@
 """Replace the head of a model in place, all of it or nothing."""
 
 import operator
+from contextlib import suppress
 from typing import Protocol, TypeVar
 
 import torch
@@ -201,8 +202,16 @@ def _keep_memory_format(old: nn.Module, new: nn.Module) -> None:
 
 
 def _set_submodule(model: nn.Module, path: str, module: nn.Module) -> None:
-    parent_path, _, name = path.rpartition(".")
-    setattr(model.get_submodule(parent_path), name, module)
+    """Put a module in the place of another, under every name that the other has in the model."""
+    old = model.get_submodule(path)
+    places = [
+        (parent, name)
+        for parent in model.modules()
+        for name, child in parent._modules.items()
+        if child is old
+    ]
+    for parent, name in places:
+        setattr(parent, name, module)
 
 
 def _count_classes(model: nn.Module, site: Site, out_features: int) -> None:
@@ -211,7 +220,8 @@ def _count_classes(model: nn.Module, site: Site, out_features: int) -> None:
     for length in range(len(parts)):
         ancestor = model.get_submodule(".".join(parts[:length]))
         if getattr(ancestor, "num_classes", None) == site.out_features:
-            ancestor.num_classes = out_features  # type: ignore[assignment]
+            with suppress(AttributeError):  # a property without a setter computes it
+                ancestor.num_classes = out_features  # type: ignore[assignment]
 
 
 def _drop_activation(model: nn.Module, found: Head) -> None:
@@ -220,5 +230,6 @@ def _drop_activation(model: nn.Module, found: Head) -> None:
     if row is None or not row[1].drop_activation or found.sites[0].path != prefix + row[1].main[0]:
         return
     path = prefix + row[1].drop_activation
-    if isinstance(model.get_submodule(path), nn.ReLU):
-        _set_submodule(model, path, nn.Identity())
+    activation = model.get_submodule(path)
+    if isinstance(activation, nn.ReLU):
+        _set_submodule(model, path, nn.Identity().train(activation.training))

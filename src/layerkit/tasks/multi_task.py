@@ -94,9 +94,14 @@ class MultiTask(Task):
         }
 
     def prepare(self, targets: Any) -> str | None:
-        """Prepare each part with its targets."""
+        """Prepare each part with its targets; where one cannot be, all stay as they were."""
         targets = self._named(targets)
-        found = {name: part.prepare(targets[name]) for name, part in self._tasks().items()}
+        before = {name: value.clone() for name, value in self.state_dict().items()}
+        try:
+            found = {name: part.prepare(targets[name]) for name, part in self._tasks().items()}
+        except ValueError:
+            self.load_state_dict(before)
+            raise
         return "; ".join(f"{name}: {words}" for name, words in found.items() if words) or None
 
     def check(self, target: Any) -> dict[str, Any]:
