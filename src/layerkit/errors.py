@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-_NOT_THE_USER = ("layerkit.", "torch.", "contextlib")
+_NOT_THE_USER = ("layerkit.", "torch.", "contextlib.")
 
 
 class LayerkitError(Exception):
@@ -51,7 +51,7 @@ class LayerkitWarning(UserWarning):
 def warn(message: str) -> None:
     """Give a `LayerkitWarning` at the user's line: the nearest one that is neither layerkit's nor torch's own."""
     frame, level = sys._getframe(1), 2
-    while frame.f_globals.get("__name__", "").startswith(_NOT_THE_USER) and frame.f_back is not None:
+    while f"{frame.f_globals.get('__name__')}.".startswith(_NOT_THE_USER) and frame.f_back is not None:
         frame, level = frame.f_back, level + 1
     warnings.warn(message, LayerkitWarning, stacklevel=level)
 

@@ -122,6 +122,12 @@ def test_a_dict_names_several_targets(root: Path) -> None:
     assert data.classes == {"walks": None, "kind": ["cat", "small"]}
 
 
+@pytest.mark.parametrize("tags", [["cat", "cat ", "dog", "dog"] * 5, ["Smith, John", "Roe, Jane"] * 10])
+def test_labels_that_merely_hold_a_sign_are_left_alone(root, tags) -> None:
+    """Neither blanks nor a comma within a name make several labels of one."""
+    loaders(table(tags=tags, part=PARTS), root, target="tags", part="part")
+
+
 @pytest.mark.parametrize(
     ("tags", "sep", "message"),
     [

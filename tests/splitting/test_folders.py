@@ -606,8 +606,8 @@ def test_a_preview_refuses_what_writing_would(source, dest):
 def test_a_picture_and_a_folder_of_one_name(make_folder, dest):
     """They would need one place, and are refused before anything is written."""
     folder = make_folder(cat=6, dog=6)
-    (folder / "dog/dog.x.jpg").mkdir()
-    (folder / "dog/dog.x.jpg/deep.jpg").write_text("deep")
+    (folder / "dog/dog.x.jpg/deep").mkdir(parents=True)
+    (folder / "dog/dog.x.jpg/deep/deep.jpg").write_text("deep")
     (folder / "dog.x.jpg").write_text("flat")
     label = {"dog.x.jpg": "dog"}
     with pytest.raises(SplitError, match="would be a picture and a folder of pictures"):

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from layerkit.errors import LayerkitWarning, SplitError
 from layerkit.splitting import Split, k_fold, list_pictures, plan_split
 from layerkit.splitting.assignment import join, shuffled
+from layerkit.splitting.balancing import _deal
 from layerkit.splitting.pictures import scan_folder
 from layerkit.splitting.planning import plan
 from layerkit.splitting.request import Request
@@ -502,3 +503,22 @@ def test_groups_too_are_drawn_alike_where_a_system_decomposes_names(seed):
         split = plan_of(files, valid=0.3, group=r"/(.+)_", duplicates="ignore", seed=seed)
         plans.append({unicodedata.normalize("NFC", row.path): row.part for row in split.rows})
     assert plans[0] == plans[1]
+
+
+@calm
+@given(st.lists(st.integers(1, 9), min_size=3, max_size=9), st.data())
+def test_what_is_dealt_is_within_one_of_what_each_part_wants(sizes, data):
+    """Whatever the sizes; and where nothing is dealt, no part may have had exactly what it wants by sums alone."""
+    total = sum(sizes)
+    first = data.draw(st.integers(0, total))
+    second = data.draw(st.integers(0, total - first))
+    wanted = [first, second, total - first - second]
+    dealt = _deal(sizes, wanted)
+    if dealt is None:
+        states = {(0, 0)}
+        for size in sizes:
+            states |= {(a + size, b) for a, b in states} | {(a, b + size) for a, b in states}
+        assert (first, second) not in states or len(sizes) > 6  # not all orders are tried
+    else:
+        got = [sum(size for size, part in zip(sizes, dealt, strict=True) if part == p) for p in range(3)]
+        assert all(abs(g - w) <= 1 for g, w in zip(got, wanted, strict=True))

@@ -240,6 +240,28 @@ def test_a_write_that_fails_in_the_background_is_no_success(tmp_path, monkeypatc
         small_run(tmp_path)
 
 
+def test_no_state_points_to_weights_that_could_not_be_written(tmp_path, monkeypatch):
+    """Where the new best weights do not fit in, the state before stays, with its own, and the run goes on from it."""
+    init = Store.__init__
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            Store, "__init__", lambda self, *given, in_background: init(self, *given, in_background=True)
+        )
+
+        def full(path, tensors, header):
+            if path.name == "best-0002.safetensors":
+                raise OSError(errno.ENOSPC, "No space left on device")
+            write_tensors(path, tensors, header)
+
+        patch.setattr("layerkit.training.checkpoint.write_tensors", full)
+        with pytest.raises(CheckpointError, match="The state before is whole"):
+            small_run(tmp_path / "run")
+    assert (tmp_path / "run" / "best-0001.safetensors").exists()
+    resumed, _ = small_run(tmp_path / "run")
+    whole, _ = small_run(tmp_path / "whole")
+    assert torch.equal(resumed.weight, whole.weight)
+
+
 def test_no_temporary_file_is_left(tmp_path):
     """After a run the folder holds the checkpoint and nothing else."""
     small_run(tmp_path)

@@ -8,6 +8,7 @@ from torch import nn
 from torchvision import models
 
 from layerkit import LayerkitWarning, Multiclass, fit, replace_head, solve_head
+from layerkit.demo import packaged_weights
 from layerkit.training.mistakes import check_backbone
 
 NAMES = [
@@ -32,6 +33,32 @@ def test_random_weights_are_found_and_trained_ones_are_not(name):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         check_backbone(model)
+
+
+def test_norms_that_begin_at_zero_are_as_they_were_made_too():
+    """So does the last one of each block of many ResNets."""
+    model = replace_head(models.resnet18(zero_init_residual=True), Multiclass(3))
+    with pytest.warns(LayerkitWarning, match="its weights are random"):
+        check_backbone(model)
+
+
+def test_a_layer_whose_name_begins_as_the_heads_belongs_to_the_body():
+    """A trained fc1 is no part of the head fc."""
+    model = nn.Sequential()
+    model.fc1 = nn.Linear(4, 4)
+    model.body = nn.Linear(4, 4)
+    nn.init.zeros_(model.body.bias)
+    model.fc = nn.Linear(4, 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_backbone(replace_head(model, Multiclass(3), where="fc"))
+
+
+def test_the_packaged_weights_raise_no_alarm(recwarn):
+    """They are trained."""
+    with packaged_weights():
+        check_backbone(replace_head(models.squeezenet1_1(weights="DEFAULT"), Multiclass(3)))
+    assert not recwarn.list
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Pictures on disk with their targets, one sample at a time."""
 
+import os
 import random
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -80,7 +81,9 @@ class PictureDataset(Dataset[tuple[Any, Any]]):
                 f"`errors` is {errors!r}; expected 'raise' or 'skip'. With 'skip', another picture takes the "
                 "place of one that cannot be read, which is named at the end of the epoch."
             )
-        self.files = [str(path) for path in paths]  # a Path takes five times the memory of its text
+        # As text: a Path takes five times the memory.
+        names = map(str, paths)
+        self.files = [name if os.path.normpath(name) == name else str(Path(name)) for name in names]
         self.targets = targets
         self.transform = transform
         self.classes = classes
@@ -94,7 +97,7 @@ class PictureDataset(Dataset[tuple[Any, Any]]):
 
     @property
     def paths(self) -> list[Path]:
-        """The files, one a sample, made into paths anew each time."""
+        """The files, one a sample: a list that is made anew each time. `files` has them as text."""
         return [Path(file) for file in self.files]
 
     def __getitem__(self, index: int | SampleKey) -> Any:

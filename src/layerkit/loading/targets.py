@@ -93,7 +93,7 @@ def _check_sep(table: Table, target: Columns | Mapping[str, Columns], sep: str) 
     if texts and not any(sep in str(value) for value in texts):
         warn(
             f"`sep` is {sep!r}, which no target holds, such as {str(texts[0])!r}; expected what separates the labels "
-            "of a picture. If each has one label at most, leave it out."
+            "of a picture. If each has one label at most, nothing is wrong."
         )
 
 
@@ -102,7 +102,7 @@ def _classes(values: list[Any], name: str) -> ReadTargets:
     classes = sorted(set(labels))
     for sep in SEPARATORS:
         several = {part.strip() for label in classes for part in label.split(sep)}
-        if len(several) < len(classes):
+        if len(several) < len({label.strip() for label in classes}):
             warn(
                 f"The column {name!r} holds {len(classes)} classes, such as {max(classes, key=len)!r}, which {sep!r} "
                 f"would part into {len(several)} labels. If several may apply to one picture, pass sep={sep!r} and "

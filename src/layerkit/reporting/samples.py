@@ -38,7 +38,7 @@ class Samples:
 
     def name(self, index: int) -> str:
         """Give the file's path below the data set's folder, or the number where there is no file."""
-        files = getattr(self.dataset, "files", None)
+        files = getattr(self.dataset, "files", None) or getattr(self.dataset, "paths", None)
         if files is None:
             return f"picture {index}"
         root = getattr(self.dataset, "root", None)

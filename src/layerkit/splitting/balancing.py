@@ -109,9 +109,8 @@ def _deal(sizes: Sequence[int], wanted: Sequence[int]) -> list[int] | None:
     turns = range(0, len(sizes), -(-len(sizes) // _MOST_ORDERS))
     orders = [given[turn:] + given[:turn] for turn in turns]
     around = (0, 1, -1) if len(wanted) <= _MOST_PARTS else (0,)
-    for step in sorted(
-        itertools.product(around, repeat=len(wanted) - 1), key=lambda step: sum(map(abs, step))
-    ):
+    steps = [step for step in itertools.product(around, repeat=len(wanted) - 1) if abs(sum(step)) <= 1]
+    for step in sorted(steps, key=lambda step: sum(map(abs, step))):
         for order, direction in itertools.product(orders, (1, -1)):
             totals = [w + s for w, s in zip(wanted, (*step, 0), strict=True)]
             dealt = _deal_in_turn(sizes, totals, order, direction)

@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -242,8 +242,8 @@ def _refuse_one_name(split: Split, targets: Sequence[str], dest: Path) -> None:
                 f"the labels {first[fold(label)]!r} and {label!r} differ only in case, which {str(dest)!r} "
                 "does not tell apart; expected one folder for each label: rename one of them"
             )
+    _refuse_file_for_folder(targets, fold)
     if fold is str and len(set(targets)) == len(targets):
-        _refuse_file_for_folder(targets)
         return
     first.clear()
     for row, target in zip(split.rows, targets, strict=True):
@@ -255,8 +255,14 @@ def _refuse_one_name(split: Split, targets: Sequence[str], dest: Path) -> None:
             )
 
 
-def _refuse_file_for_folder(targets: Sequence[str]) -> None:
-    both = set(targets) & {target.rpartition("/")[0] for target in targets}
+def _refuse_file_for_folder(targets: Sequence[str], fold: Callable[[str], str]) -> None:
+    folders: set[str] = set()
+    for target in targets:
+        folder = fold(target).rpartition("/")[0]
+        while folder and folder not in folders:
+            folders.add(folder)
+            folder = folder.rpartition("/")[0]
+    both = [target for target in targets if fold(target) in folders]
     if both:
         raise SplitError(
             f"{min(both)!r} would be a picture and a folder of pictures; expected one of them under that name: "

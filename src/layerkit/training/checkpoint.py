@@ -154,7 +154,14 @@ class Store:
         if self._writer is None:
             job()
         else:
-            self._waiting.append(self._writer.submit(job))
+            self._waiting.append(self._writer.submit(self._after, list(self._waiting), job))
+
+    @staticmethod
+    def _after(before: list[Future[None]], job: Callable[[], None]) -> None:
+        """Do it unless something before it failed: a state must not point to weights that were not written."""
+        for written in before:
+            written.result()
+        job()
 
     def _tidy(self, best_epoch: int) -> None:
         """Remove the best weights to which no state points any longer."""

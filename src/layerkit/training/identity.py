@@ -86,7 +86,7 @@ def _describe_loader(loader: Any) -> str | None:
     dataset, sampler = loader.dataset, loader.batch_sampler
     # Memory or disk is all one: the bits depend on the working size.
     cached = None if dataset.cache is None else dataset.cache.working.to
-    top = os.path.commonpath({file.rpartition(os.sep)[0] for file in dataset.files})
+    top = os.path.commonpath({os.path.dirname(file) for file in dataset.files})  # noqa: PTH120
     names = [file[len(top) :].lstrip(os.sep).replace(os.sep, "/") for file in dataset.files]
     targets = map_targets(lambda column: torch.as_tensor(column).tolist(), dataset.targets)
     return (

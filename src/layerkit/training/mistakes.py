@@ -51,23 +51,27 @@ def check_backbone(model: nn.Module) -> None:
     Warns
     -----
     LayerkitWarning
-        All its norm layers scale by one and shift by zero, as they are made; or it has none, and all its biases
-        are zero. Nothing trained is like that. A model whose biases begin at random, as AlexNet's do, is not
-        told from a trained one.
+        All its norm layers scale by one (or zero, as the last ones of a block often begin) and shift by zero; or it
+        has none, and all its biases are zero. Nothing trained is like that. A model whose biases begin at random,
+        as AlexNet's do, is not told from a trained one.
     """
-    heads = tuple(site.path for site in find_head(model).sites)
-    body = [module for path, module in model.named_modules() if not path.startswith(heads)]
+    heads = tuple(f"{site.path}." for site in find_head(model).sites)
+    body = [module for path, module in model.named_modules() if not f"{path}.".startswith(heads)]
     norms = [module for module in body if isinstance(module, _NORMS) and module.weight is not None]
     ones = [norm.weight for norm in norms]
     layers: Any = norms or [module for module in body if isinstance(module, nn.Conv2d | nn.Linear)]
     zeros = [layer.bias for layer in layers if layer.bias is not None]
-    if zeros and not any(bool(bias.any()) for bias in zeros) and all(bool((one == 1).all()) for one in ones):
+    if zeros and not any(bool(bias.any()) for bias in zeros) and all(map(_is_as_made, ones)):
         warn(
             f"The backbone of {type(model).__name__} is to be frozen, and its weights are random: "
             f"{'no norm layer' if norms else 'no bias'} of it has been trained. Pass pretrained weights, such as "
-            "resnet18(weights=ResNet18_Weights.DEFAULT); to train a model from random weights, leave out "
-            "`frozen_epochs`."
+            "resnet18(weights=ResNet18_Weights.DEFAULT); a model with random weights is trained as a whole, by fit() "
+            "without `frozen_epochs`."
         )
+
+
+def _is_as_made(scale: Tensor) -> bool:
+    return bool((scale == 1).all() or (scale == 0).all())
 
 
 def check_inputs(inputs: Tensor) -> None:
