@@ -11,7 +11,6 @@ from torchvision.models import WeightsEnum
 
 from layerkit.augmenting import Augment
 from layerkit.distributed import is_writer
-from layerkit.errors import warn
 from layerkit.loading.caching import Cache, check_cache
 from layerkit.loading.columns import column, is_saved_split, read_table
 from layerkit.loading.datasets import OnError, PictureDataset
@@ -21,7 +20,7 @@ from layerkit.loading.targets import Columns, read_targets, select
 from layerkit.presets import Preset
 from layerkit.splitting import Split
 from layerkit.splitting.pictures import Listing
-from layerkit.splitting.planning import plan
+from layerkit.splitting.planning import plan, warn_of
 from layerkit.splitting.request import Request
 
 
@@ -229,8 +228,7 @@ def _plan_parts(
         seed=seed,
     )
     split = plan(root, Listing(sorted(names), sizes, set(), []), request)
-    for note in split.notes:
-        warn(note)
+    warn_of(split.notes)
     return _rows_by_part([(row_of[row.path], row.part) for row in split.rows])
 
 

@@ -97,9 +97,8 @@ def _check_sep(table: Table, target: Columns | Mapping[str, Columns], sep: str) 
         )
 
 
-def _classes(values: list[Any], name: str) -> ReadTargets:
-    labels = [str(value) for value in values]
-    classes = sorted(set(labels))
+def _check_for_sep(classes: list[str], name: str) -> None:
+    """Warn of classes that are combinations of fewer labels."""
     for sep in SEPARATORS:
         several = {part.strip() for label in classes for part in label.split(sep)}
         if len(several) < len({label.strip() for label in classes}):
@@ -108,7 +107,13 @@ def _classes(values: list[Any], name: str) -> ReadTargets:
                 f"would part into {len(several)} labels. If several may apply to one picture, pass sep={sep!r} and "
                 "train with Multilabel."
             )
-            break
+            return
+
+
+def _classes(values: list[Any], name: str) -> ReadTargets:
+    labels = [str(value) for value in values]
+    classes = sorted(set(labels))
+    _check_for_sep(classes, name)
     index = {label: place for place, label in enumerate(classes)}
     return ReadTargets([index[label] for label in labels], classes, labels, False)
 

@@ -111,8 +111,10 @@ def _deal(sizes: Sequence[int], wanted: Sequence[int]) -> list[int] | None:
     around = (0, 1, -1) if len(wanted) <= _MOST_PARTS else (0,)
     steps = [step for step in itertools.product(around, repeat=len(wanted) - 1) if abs(sum(step)) <= 1]
     for step in sorted(steps, key=lambda step: sum(map(abs, step))):
-        for order, direction in itertools.product(orders, (1, -1)):
-            totals = [w + s for w, s in zip(wanted, (*step, 0), strict=True)]
+        totals = [w + s for w, s in zip(wanted, (*step, 0), strict=True)]
+        # What the first part wants can be reached in every order or in none.
+        possible = [turn for turn in (1, -1) if _subset(sizes, totals[:-1][::turn][0]) is not None]
+        for order, direction in itertools.product(orders, possible):
             dealt = _deal_in_turn(sizes, totals, order, direction)
             if dealt is not None:
                 return dealt
@@ -170,14 +172,13 @@ class _Search:
 
     def is_done(self) -> bool:
         """Tell whether totals are met, no class is missing, and each is within one file of its share."""
-        whole = sum(self.sizes)
         for part, counts in enumerate(self.counts):
             total = self.goal.asked[part]
             if self.goal.score(part, counts, self.sizes)[:2] != (0, 0):
                 return False
             if total is not None:
                 pairs = zip(counts, self.sizes, strict=True)
-                if any(abs(n * whole - size * total) > whole for n, size in pairs):
+                if any(abs(n * self.whole - size * total) > self.whole for n, size in pairs):
                     return False
         return True
 

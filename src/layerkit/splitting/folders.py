@@ -139,7 +139,8 @@ def preview_split(
         require_folder(source)
     split, listing, _ = _settle(source, dest, request, held, progress=True)
     if held is None or held.split.rows != split.rows:
-        refuse_unwritable(split, dest, held, mode=mode, listing=listing)
+        targets = list(map(destination_of, split.rows))
+        refuse_unwritable(split, targets, present_in(dest), dest, held, mode=mode, listing=listing)
     return split
 
 

@@ -9,7 +9,7 @@ from layerkit.splitting.balancing import Goal
 from layerkit.splitting.kinship import find_kin
 from layerkit.splitting.labels import Rule
 from layerkit.splitting.pictures import scan_folder
-from layerkit.splitting.planning import draft_of, warn_of
+from layerkit.splitting.planning import draft_of, off_share, warn_of
 from layerkit.splitting.quotas import fold_quotas
 from layerkit.splitting.request import Duplicates, Request, check_whole
 from layerkit.splitting.table import Split, SplitRow
@@ -106,9 +106,8 @@ def _sizes(class_of: list[int], classes: list[str], k: int) -> list[int]:
     least = min(sizes)
     if least < k:
         name = classes[sizes.index(least)]
-        what = (
-            f"class {name!r}" if name else "the folder"
-        )  # which is one class to a split that is not stratified
+        # Without stratification all is one class, which has no name.
+        what = f"class {name!r}" if name else "the folder"
         raise SplitError(
             f"{what} has {count_of(least, 'picture')} for {k} folds; expected at least one for each: "
             f"{f'pass k={least} at most' if least > 1 else 'leave that class out'}, or add pictures to it"
@@ -134,11 +133,8 @@ def _shortfalls(fold_of: list[int], class_of: list[int], classes: list[str], goa
                 )
     sizes = [sum(row) for row in counts]
     notes = [] if sizes == goal.asked else [f"the folds have {sizes} pictures instead of {goal.asked}"]
-    shares = [sum(column) / len(counts) for column in zip(*counts, strict=True)]
-    notes += [
-        f"fold {fold} has {n} of {label!r} where its share is {share:.1f}"
-        for fold, row in enumerate(counts)
-        for label, n, share in zip(classes, row, shares, strict=True)
-        if len(classes) > 1 and abs(n - share) > 1 + 1e-9
-    ]
+    if len(classes) > 1:
+        totals = (sum(column) for column in zip(*counts, strict=True))
+        shares = {label: total / len(counts) for label, total in zip(classes, totals, strict=True)}
+        notes += [note for fold, row in enumerate(counts) for note in off_share(f"fold {fold}", row, shares)]
     return [f"{'; '.join(notes)}: groups and duplicates cannot be divided"] if notes else []

@@ -355,16 +355,33 @@ def _shortfalls(
     for part, total in asked.items():
         if sum(table[part]) != total:
             notes.append(f"{part} has {count_of(sum(table[part]), 'picture')} where {total:,} were asked for")
-        shares = {label: n * total / whole for label, n in sizes.items()}
-        pairs = zip(shares.items(), table[part], strict=True)
         if not grown:
-            notes += [
-                f"{part} has {count} of {label!r} where its share is {share:.1f}"
-                for (label, share), count in pairs
-                if abs(count - share) > 1 + 1e-9
-            ]
+            notes += off_share(part, table[part], {label: n * total / whole for label, n in sizes.items()})
     reason = "what was placed before stays" if grown else "groups and duplicates cannot be divided"
     return [f"{'; '.join(notes)}: {reason}"] if notes else []
+
+
+def off_share(part: str, counts: Sequence[int], shares: Mapping[str, float]) -> list[str]:
+    """Name the classes of which a part has more than one file too many or too few.
+
+    Parameters
+    ----------
+    part : str
+        Its name.
+    counts : sequence of int
+        How many it has of each class.
+    shares : mapping of str to float
+        How many it should have, by the classes' names.
+
+    Returns
+    -------
+    list of str
+    """
+    return [
+        f"{part} has {count} of {label!r} where its share is {share:.1f}"
+        for (label, share), count in zip(shares.items(), counts, strict=True)
+        if abs(count - share) > 1 + 1e-9
+    ]
 
 
 def warn_of(notes: Sequence[str]) -> None:

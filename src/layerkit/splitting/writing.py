@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -59,7 +59,7 @@ def write(
     is_new = held is None or held.split.rows != split.rows
     todo = [row for row, target in zip(split.rows, targets, strict=True) if target not in present]
     if is_new:
-        refuse_unwritable(split, dest, held, mode=mode, listing=listing)
+        refuse_unwritable(split, targets, present, dest, held, mode=mode, listing=listing)
         with _workplace(dest) as free_name:
             _try(mode, split, todo, listing.linked, free_name)
     if mode == "move":
@@ -77,7 +77,14 @@ def write(
 
 
 def refuse_unwritable(
-    split: Split, dest: Path, held: Manifest | None, *, mode: Mode, listing: Listing
+    split: Split,
+    targets: Sequence[str],
+    present: set[str],
+    dest: Path,
+    held: Manifest | None,
+    *,
+    mode: Mode,
+    listing: Listing,
 ) -> None:
     """Raise if the pictures of a new or grown split cannot stand in the destination side by side.
 
@@ -85,14 +92,16 @@ def refuse_unwritable(
     ----------
     split, dest, held, mode, listing
         As in `write`.
+    targets : sequence of str
+        Where each picture goes, as `destination_of` says.
+    present : set of str
+        What `present_in` found.
 
     Raises
     ------
     SplitError
         If so, or if they cannot come there by this mode.
     """
-    targets = list(map(destination_of, split.rows))
-    present = present_in(dest)
     check_labels(split.classes)
     _refuse_strays(split, held, targets, present, dest)
     _refuse_one_name(split, targets, dest)
@@ -242,12 +251,12 @@ def _refuse_one_name(split: Split, targets: Sequence[str], dest: Path) -> None:
                 f"the labels {first[fold(label)]!r} and {label!r} differ only in case, which {str(dest)!r} "
                 "does not tell apart; expected one folder for each label: rename one of them"
             )
-    _refuse_file_for_folder(targets, fold)
-    if fold is str and len(set(targets)) == len(targets):
+    names = targets if fold is str else list(map(fold, targets))
+    _refuse_file_for_folder(targets, names)
+    if len(set(names)) == len(names):
         return
     first.clear()
-    for row, target in zip(split.rows, targets, strict=True):
-        name = fold(target)
+    for row, name in zip(split.rows, names, strict=True):
         if first.setdefault(name, row.path) != row.path:
             raise SplitError(
                 f"{first[name]!r} and {row.path!r} would both be written to {destination_of(row)!r}; "
@@ -255,14 +264,14 @@ def _refuse_one_name(split: Split, targets: Sequence[str], dest: Path) -> None:
             )
 
 
-def _refuse_file_for_folder(targets: Sequence[str], fold: Callable[[str], str]) -> None:
+def _refuse_file_for_folder(targets: Sequence[str], names: Sequence[str]) -> None:
     folders: set[str] = set()
-    for target in targets:
-        folder = fold(target).rpartition("/")[0]
+    for name in names:
+        folder = name.rpartition("/")[0]
         while folder and folder not in folders:
             folders.add(folder)
             folder = folder.rpartition("/")[0]
-    both = [target for target in targets if fold(target) in folders]
+    both = [target for target, name in zip(targets, names, strict=True) if name in folders]
     if both:
         raise SplitError(
             f"{min(both)!r} would be a picture and a folder of pictures; expected one of them under that name: "

@@ -84,7 +84,7 @@ class Store:
         self.changes: list[str] = []
         self._written_best: int | None = None
         self._writer = ThreadPoolExecutor(1, "layerkit-save") if in_background else None
-        self._waiting: list[Future[None]] = []
+        self._last_job: Future[None] | None = None
 
     def save(self, state: Mapping[str, Any], best_epoch: int, best: Mapping[str, Tensor]) -> None:
         """Write the state and, where they are new, the best weights: first those, then what points to them.
@@ -108,9 +108,9 @@ class Store:
         CheckpointError
             It could not be.
         """
-        waiting, self._waiting = self._waiting, []
-        for written in waiting:
-            written.result()
+        last, self._last_job = self._last_job, None
+        if last is not None:
+            last.result()
 
     def close(self) -> None:
         """Wait for the writer, however it ends: what another run writes here must not come before it."""
@@ -154,13 +154,13 @@ class Store:
         if self._writer is None:
             job()
         else:
-            self._waiting.append(self._writer.submit(self._after, list(self._waiting), job))
+            self._last_job = self._writer.submit(self._after, self._last_job, job)
 
     @staticmethod
-    def _after(before: list[Future[None]], job: Callable[[], None]) -> None:
-        """Do it unless something before it failed: a state must not point to weights that were not written."""
-        for written in before:
-            written.result()
+    def _after(before: Future[None] | None, job: Callable[[], None]) -> None:
+        """Do it unless what came before failed: a state must not point to weights that were not written."""
+        if before is not None:
+            before.result()
         job()
 
     def _tidy(self, best_epoch: int) -> None:

@@ -4,7 +4,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -82,7 +82,7 @@ class Session:
         self.progress.advance(self.tally.images)
         if self._saved_at is None:
             self._save(phase)
-        with _threads(1 if phase.by_one_thread else torch.get_num_threads()):
+        with _one_thread() if phase.by_one_thread else nullcontext():
             for epoch in left:
                 row = self._run_epoch(phase, epoch)
                 self._end_epoch(phase, row)
@@ -346,10 +346,10 @@ class Session:
 
 
 @contextmanager
-def _threads(number: int) -> Iterator[None]:
-    """Let torch's operations take so many threads."""
+def _one_thread() -> Iterator[None]:
+    """Keep torch's operations on this thread."""
     before = torch.get_num_threads()
-    torch.set_num_threads(number)
+    torch.set_num_threads(1)
     try:
         yield
     finally:
