@@ -1,7 +1,6 @@
 """How good a trained model is on held-out pictures."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -14,10 +13,11 @@ from layerkit.device import Device, choose_hardware, move_model
 from layerkit.intervals import Estimate, confidence_intervals, resampled_intervals, with_intervals
 from layerkit.loading.loaders import PictureLoader
 from layerkit.tasks import Task
-from layerkit.tasks.outputs import split_output
 from layerkit.tasks.targets import map_targets
 from layerkit.training.loop import check_is_shared, validate
 from layerkit.training.losses import as_task
+from layerkit.training.mistakes import check_ending, run_as_written
+from layerkit.training.modes import in_evaluation
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
@@ -112,9 +112,12 @@ def measure(
     task.to(hardware.device)
     measures = task.metrics() if metrics is None else MetricCollection(dict(metrics), compute_groups=False)
     distributed.join_group(hardware.device)
-    seen = _Seen(task)
-    with _as_it_was(model), seen.outputs_of(model):
-        figures = validate(model, task, seen.targets_of(loader), hardware, measures.to(hardware.device))
+    seen = _Seen()
+    batches = _from_the_first(
+        loader, lambda inputs: check_ending(task, run_as_written(model, hardware.move(inputs)))
+    )
+    with in_evaluation(model):
+        figures = validate(model, task, batches, hardware, measures.to(hardware.device), keep=seen.keep)
     logits, target = seen.gathered(loader)
     if logits is None:
         return Measured(with_intervals(figures, {}), None, target)
@@ -128,38 +131,22 @@ def measure(
 class _Seen:
     """What passes through `validate`: the model's logits and the targets."""
 
-    def __init__(self, task: Task) -> None:
-        self.task = task
+    def __init__(self) -> None:
         self.logits: list[Tensor] = []
         self.targets: list[Any] = []
 
-    @contextmanager
-    def outputs_of(self, model: nn.Module) -> Iterator[None]:
-        """Keep what the model gives, if that is one row a picture."""
-
-        def keep(module: nn.Module, inputs: Any, output: Any) -> None:
-            logits, _ = split_output(output)
-            if logits.ndim <= 2:
-                self.logits.append((logits if logits.ndim == 2 else logits.unsqueeze(1)).float())
-
-        hook = model.register_forward_hook(keep)
-        try:
-            yield
-        finally:
-            hook.remove()
-
-    def targets_of(self, loader: Iterable[Any]) -> Iterator[Any]:
-        """Keep the targets on their way."""
-        for batch in loader:
-            if isinstance(batch, list | tuple) and len(batch) == 2:
-                self.targets.append(self.task.check(batch[1]))
-            yield batch
+    def keep(self, logits: Tensor, target: Any) -> None:
+        """Keep a batch's logits, if they are one row a picture, and its targets."""
+        if logits.ndim <= 2:
+            self.logits.append(logits if logits.ndim == 2 else logits.unsqueeze(1))
+        # Masks would fill a device.
+        self.targets.append(target if logits.ndim <= 2 else map_targets(Tensor.cpu, target))
 
     def gathered(self, loader: Iterable[Any]) -> tuple[Tensor | None, Any]:
         """Give all logits, unless there are none, and all targets, over all processes."""
         join = partial(map_targets, lambda *parts: torch.cat(parts))
         logits = torch.cat(self.logits).cpu() if self.logits else None
-        target = join(*self.targets) if self.targets else None
+        target = map_targets(Tensor.cpu, join(*self.targets)) if self.targets else None
         if distributed.world() > 1:  # some of which may have had no sample
             parts = [part for part in distributed.gather_objects((logits, target)) if part[0] is not None]
             if parts:
@@ -173,11 +160,9 @@ class _Seen:
         return logits, target
 
 
-@contextmanager
-def _as_it_was(model: nn.Module) -> Iterator[None]:
-    training = {module: module.training for module in model.modules()}
-    try:
-        yield
-    finally:
-        for module, mode in training.items():
-            module.training = mode
+def _from_the_first(batches: Iterable[Any], check: Callable[[Tensor], None]) -> Iterator[Any]:
+    """Pass batches on, once the inputs of the first have been checked."""
+    for number, batch in enumerate(batches):
+        if number == 0 and isinstance(batch, list | tuple) and batch and isinstance(batch[0], Tensor):
+            check(batch[0])
+        yield batch

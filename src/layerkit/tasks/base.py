@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from layerkit.errors import TargetError
+from layerkit.tasks.endings import last_activations
 from layerkit.tasks.outputs import split_output
 from layerkit.tasks.targets import as_finite, as_tensor
 
@@ -67,6 +68,25 @@ class Task(nn.Module, ABC):
         """
         return None
 
+    def examine(self, targets: Any) -> None:
+        """Look at all training targets for what no batch can show; `fit` does it where they are at hand.
+
+        Parameters
+        ----------
+        targets : Tensor or sequence
+            The targets of the whole training set.
+
+        Raises
+        ------
+        TargetError
+            They do not fit the task, or nothing can be learnt from them.
+
+        Warns
+        -----
+        LayerkitWarning
+            A class has no picture.
+        """
+
     def check(self, target: Any) -> Any:
         """Check a batch's targets, and give them the dtype and the shape that `criterion` takes.
 
@@ -112,10 +132,38 @@ class Task(nn.Module, ABC):
         ------
         TargetError
             The targets do not fit the task or the output.
+        ValueError
+            The output went through an activation that the loss applies itself: see `check_ending`.
         RuntimeError
             The task needs the training targets first: see `prepare`.
         """
+        self.check_ending(output)
         return self.checked_loss(output, self.check(target))
+
+    def check_ending(self, output: Any) -> None:
+        """Refuse a model's raw output that went through an activation which the loss applies itself.
+
+        Parameters
+        ----------
+        output : Tensor, or the outputs of a torchvision model
+            With the history that autograd keeps of it: without gradients, or from a compiled model, nothing is
+            found.
+
+        Raises
+        ------
+        ValueError
+            The last operation was one of ``refused_endings``.
+        """
+        logits, auxiliary = split_output(output)
+        for part in (logits, *(extra for _, extra in auxiliary)):
+            for task, ending in self._concerned(last_activations(part)):
+                if ending in task.refused_endings:
+                    raise ValueError(
+                        f"The model ends in a {ending}; expected raw outputs of any sign, since "
+                        f"{type(task).__name__} applies to them what it needs. Remove the {ending} from the end of "
+                        "the model; task.activate(logits) gives what people read. A fresh end for any torchvision "
+                        "model: replace_head(model, task)."
+                    )
 
     def checked_loss(self, output: Any, target: Any) -> Tensor:
         """Do as `loss` does with targets that `check` gave, whose values are not looked at again."""
@@ -166,8 +214,17 @@ class Task(nn.Module, ABC):
                 f"The model gives {logits.shape[1]} outputs a picture; expected {self.out_features} for "
                 f"{self}. Give it the right head, auxiliary ones included: replace_head(model, task)."
             )
+        if not len(logits):
+            raise TargetError(
+                "The batch is empty, and has no mean loss; expected one picture at least. Check the dataset and its "
+                "collate_fn."
+            )
         self._check_fit(logits, target)
         return self.criterion(logits, target)
+
+    def _concerned(self, endings: list[str | None]) -> list[tuple["Task", str | None]]:
+        """Say which task meets which of a model's endings."""
+        return [(self, ending) for ending in endings]
 
     def _check_fit(self, logits: Tensor, target: Any) -> None:
         """Refuse whatever would broadcast: each logit has its target, or each row of logits."""

@@ -9,7 +9,13 @@ from torch.nn import functional as F
 
 from layerkit.errors import TargetError
 from layerkit.tasks.base import Task
-from layerkit.tasks.classes import class_names, class_weights, describe_weights, negatives_per_positive
+from layerkit.tasks.classes import (
+    class_names,
+    class_weights,
+    describe_weights,
+    negatives_per_positive,
+    warn_of_absent,
+)
 from layerkit.tasks.targets import as_probabilities, as_tensor, squeeze_column
 
 if TYPE_CHECKING:
@@ -46,7 +52,8 @@ class Binary(Task):
 
     classes: list[str]
     pos_weight: Tensor | None  # (1,)
-    refused_endings = ("softmax", "sigmoid", "ReLU")  # after a ReLU no probability is below one half
+    # After a ReLU no probability is below one half, after a log-softmax none above.
+    refused_endings = ("softmax", "log-softmax", "sigmoid", "ReLU")
 
     def __init__(
         self,
@@ -88,6 +95,11 @@ class Binary(Task):
         positive = self.classes[1:]
         self.pos_weight.copy_(negatives_per_positive(self.check(targets).reshape(-1, 1), positive))
         return f"weight of the positive class {describe_weights(positive, self.pos_weight)}"
+
+    def examine(self, targets: Any) -> None:
+        """Warn where all answers are the same."""
+        positive = self.check(targets) >= 0.5
+        warn_of_absent(self.classes, torch.stack([~positive.all(), positive.any()]))
 
     def check(self, target: Any) -> Tensor:
         """Take bool, 0 and 1 of any dtype, or probabilities, as float32 (N,) or (N, H, W)."""

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from layerkit.errors import TargetError, suggestion
+from layerkit.errors import TargetError, suggestion, warn
 
 ClassWeight = Literal["balanced"] | Mapping[str, float] | Sequence[float] | Tensor
 
@@ -86,6 +86,16 @@ def negatives_per_positive(targets: Tensor, names: Sequence[str]) -> Tensor:
                 "as numbers."
             )
     return (1 - shares) / shares
+
+
+def warn_of_absent(names: Sequence[str], present: Tensor) -> None:
+    """Warn of classes that no training picture has."""
+    absent = [repr(name) for name, there in zip(names, present.tolist(), strict=True) if not there]
+    if absent:
+        warn(
+            f"The training targets hold no {shorten(absent)}; expected every class, since one without pictures is "
+            "never learnt. Add pictures, or leave out what cannot occur."
+        )
 
 
 def describe_weights(names: Sequence[str], weights: Tensor) -> str:

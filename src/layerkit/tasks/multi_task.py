@@ -104,6 +104,12 @@ class MultiTask(Task):
             raise
         return "; ".join(f"{name}: {words}" for name, words in found.items() if words) or None
 
+    def examine(self, targets: Any) -> None:
+        """Look at each part's targets."""
+        targets = self._named(targets)
+        for name, part in self._tasks().items():
+            part.examine(targets[name])
+
     def check(self, target: Any) -> dict[str, Any]:
         """Check each part's targets."""
         target = self._named(target)
@@ -186,6 +192,12 @@ class MultiTask(Task):
             "table_loaders(..., target={name: column}) gives one; a dataset of your own may return one "
             "beside each picture."
         )
+
+    def _concerned(self, endings: list[str | None]) -> list[tuple[Task, str | None]]:
+        """Where the model puts an output for each part side by side, each part meets its own ending."""
+        if len(endings) == len(self.parts):
+            return list(zip(self._tasks().values(), endings, strict=True))
+        return super()._concerned(endings)
 
     def _check_fit(self, logits: Tensor, target: Any) -> None:
         """Leave it to each part."""

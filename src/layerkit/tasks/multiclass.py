@@ -9,7 +9,14 @@ from torch.nn import functional as F
 
 from layerkit.errors import TargetError
 from layerkit.tasks.base import Task
-from layerkit.tasks.classes import ClassWeight, class_names, class_weights, describe_weights, shorten
+from layerkit.tasks.classes import (
+    ClassWeight,
+    class_names,
+    class_weights,
+    describe_weights,
+    shorten,
+    warn_of_absent,
+)
 from layerkit.tasks.targets import as_class_indices, as_distributions, as_tensor, squeeze_column
 
 if TYPE_CHECKING:
@@ -107,6 +114,10 @@ class Multiclass(Task):
             )
         self.class_weight.copy_(counts.sum() / (self.out_features * counts))
         return f"class weights {describe_weights(self.classes, self.class_weight)}"
+
+    def examine(self, targets: Any) -> None:
+        """Warn of classes that have no picture."""
+        warn_of_absent(self.classes, self._counts(self.check(targets)) > 0)
 
     def check(self, target: Any) -> Tensor:
         """Take class indices as int64 (N,) or (N, H, W), or probabilities as float32 (N, C)."""

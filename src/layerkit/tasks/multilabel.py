@@ -17,6 +17,7 @@ from layerkit.tasks.classes import (
     describe_weights,
     negatives_per_positive,
     shorten,
+    warn_of_absent,
 )
 from layerkit.tasks.targets import as_probabilities, as_tensor
 
@@ -51,7 +52,8 @@ class Multilabel(Task):
 
     classes: list[str]
     pos_weight: Tensor | None  # (C,)
-    refused_endings = ("softmax", "sigmoid", "ReLU")  # after a ReLU no probability is below one half
+    # After a ReLU no probability is below one half, after a log-softmax none above.
+    refused_endings = ("softmax", "log-softmax", "sigmoid", "ReLU")
 
     def __init__(
         self,
@@ -86,6 +88,10 @@ class Multilabel(Task):
             return None
         self.pos_weight.copy_(negatives_per_positive(self.check(targets), self.classes))
         return f"weights of the positives {describe_weights(self.classes, self.pos_weight)}"
+
+    def examine(self, targets: Any) -> None:
+        """Warn of labels that apply to no picture."""
+        warn_of_absent(self.classes, (self.check(targets) > 0).any(0))
 
     def check(self, target: Any) -> Tensor:
         """Take rows of bool, of 0 and 1 of any dtype, or of probabilities, as float32 (N, C)."""

@@ -87,7 +87,7 @@ class Regression(Task):
         self.loss_name = loss
         self.standardize = standardize
         if standardize:  # half of the standardized targets are below zero, which no ReLU reaches
-            self.refused_endings = ("softmax", "sigmoid", "ReLU")
+            self.refused_endings = ("softmax", "log-softmax", "sigmoid", "ReLU")
         else:  # bounded or positive targets may well be met by such an ending
             self.refused_endings = ()
         self.register_buffer("mean", torch.full((num_targets,), torch.nan if standardize else 0.0))
@@ -110,6 +110,16 @@ class Regression(Task):
         """Measure the training targets' mean and standard deviation."""
         if not self.standardize:
             return None
+        mean, std = self._spread(targets)
+        self.mean.copy_(mean)
+        self.std.copy_(std)
+        return f"targets: mean {_numbers(mean)}, standard deviation {_numbers(std)}"
+
+    def examine(self, targets: Any) -> None:
+        """Refuse a target that is the same in every picture."""
+        self._spread(targets)
+
+    def _spread(self, targets: Any) -> tuple[Tensor, Tensor]:
         std, mean = torch.std_mean(self.check(targets).cpu().to(torch.float64), dim=0, correction=0)
         constant = ~(std > _SMALLEST_SPREAD * mean.abs())
         if constant.any():
@@ -120,9 +130,7 @@ class Regression(Task):
                 "can tell; expected values that vary, since there is nothing to learn from a constant. Check "
                 "the column, leave it out, or subtract a large offset from it."
             )
-        self.mean.copy_(mean)
-        self.std.copy_(std)
-        return f"targets: mean {_numbers(mean)}, standard deviation {_numbers(std)}"
+        return mean, std
 
     def check(self, target: Any) -> Tensor:
         """Take any real numbers as float32 (N, num_targets)."""

@@ -24,9 +24,9 @@ def map_targets(function: Callable[..., Any], *targets: Any) -> Any:
 def as_tensor(target: Any, task: "Task") -> Tensor:
     """Take targets as a tensor, with a clear word where they are none."""
     if isinstance(target, Tensor):
-        return target
+        return _real(target, task)
     try:
-        return torch.as_tensor(target)
+        tensor = torch.as_tensor(target)
     except (TypeError, ValueError, RuntimeError) as error:
         words = [] if isinstance(target, Mapping | str) else [w for w in target or () if isinstance(w, str)]
         if words:
@@ -39,6 +39,16 @@ def as_tensor(target: Any, task: "Task") -> Tensor:
             f"numbers for {task}. Check what the loader gives beside the pictures; a dict of targets needs "
             "MultiTask()."
         ) from error
+    return _real(tensor, task)
+
+
+def _real(target: Tensor, task: "Task") -> Tensor:
+    if target.is_complex():
+        raise TargetError(
+            f"The targets are complex numbers ({target.dtype}); expected real ones for {task}. Take their real and "
+            "imaginary parts, or their size, as targets."
+        )
+    return target
 
 
 def on_host(target: Tensor) -> bool:

@@ -315,10 +315,12 @@ def _check_shared(model: nn.Module, train: Iterable[Any], valid: Iterable[Any] |
 
 
 def prepare_task(task: Task, train: Iterable[Any], progress: Progress) -> None:
-    """Show the task all training targets once, if it needs them."""
-    if not task.needs_targets:
-        return
+    """Show the task all training targets once, if it needs them or they are at hand."""
     targets = getattr(getattr(train, "dataset", None), "targets", None)
+    if not task.needs_targets:
+        if isinstance(train, PictureLoader):
+            task.examine(targets)
+        return
     if targets is None:
         progress.say("reading the training loader once for its targets")
         targets = map_targets(lambda *parts: torch.cat(parts), *(target for _, target in train))

@@ -21,7 +21,7 @@ from layerkit.tasks import Task
 from layerkit.tasks.outputs import split_output
 from layerkit.tasks.targets import map_targets
 from layerkit.training.memory import Pieces
-from layerkit.training.mistakes import check_ending, check_inputs
+from layerkit.training.mistakes import check_ending, check_inputs, is_compiled, run_as_written
 from layerkit.training.moments import Callbacks, State
 from layerkit.training.optimizers import needs_closure
 from layerkit.training.progress import Progress
@@ -189,7 +189,8 @@ class Trainer:
             with self.hardware.autocast():
                 loss, output = self._forward(inputs, target)
             if self._is_first_batch:
-                check_ending(self.task, output)
+                seen = run_as_written(self.model, inputs) if is_compiled(output) else output
+                check_ending(self.task, seen)
                 self._is_first_batch = False
             if weight != 1:
                 loss = loss * weight

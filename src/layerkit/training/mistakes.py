@@ -8,34 +8,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from layerkit.errors import warn
 from layerkit.heads import find_head
+from layerkit.heads.finding import unwrapped
 from layerkit.tasks import Task
+from layerkit.tasks.endings import last_activations
 from layerkit.tasks.outputs import split_output
-
-_ENDINGS = {
-    "HardsigmoidBackward0": "sigmoid",
-    "LogSigmoidBackward0": "sigmoid",
-    "ReluBackward0": "ReLU",
-    "SigmoidBackward0": "sigmoid",
-    "SoftmaxBackward0": "softmax",
-}
-"""By autograd's names, which modules and functions share; a log-softmax is left out, since a second one "
-"changes nothing."""
-
-_SHAPE_CHANGES = (
-    "AdaptiveAvgPool",
-    "AsStrided",
-    "Clone",
-    "Mean",  # torch's name for pooling to one pixel
-    "Reshape",
-    "Select",
-    "Squeeze",
-    "ToCopy",
-    "Transpose",
-    "UnsafeView",
-    "Unsqueeze",
-    "View",
-)
-
+from layerkit.training.modes import in_evaluation
 
 _NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm)
 
@@ -112,44 +89,41 @@ def check_ending(task: Task, output: Any) -> None:
     task : Task
         Says in ``refused_endings`` what it cannot take.
     output : Tensor, or the outputs of a torchvision model
-        What the model gave in training, with the history that autograd keeps of it.
+        From the model, or from `run_as_written`, where a compiled model hides the history of its output.
 
     Raises
     ------
     ValueError
-        The last operation was a softmax, a sigmoid or a ReLU.
+        The last operation was a softmax, a sigmoid or the like.
 
     Warns
     -----
     LayerkitWarning
-        The history does not tell (as in a compiled model), and the outputs look like a softmax's.
-
-    Notes
-    -----
-    Autograd's history names functional activations too, which are no modules; its names are an inner matter
-    of torch, so that a change there would only be missed here, and is held by a test.
+        The history does not tell, and the outputs look like a softmax's.
     """
+    task.check_ending(output)
     logits, _ = split_output(output)
-    ending = _last_activation(logits)
-    if ending in task.refused_endings:
-        raise ValueError(
-            f"The model ends in a {ending}; expected raw outputs of any sign, since {type(task).__name__} "
-            f"applies to them what it needs. Remove the {ending} from the end of the model; "
-            "task.activate(logits) gives what people read. A fresh end for any torchvision model: "
-            "replace_head(model, task)."
-        )
-    if ending is None and "softmax" in task.refused_endings and _looks_like_probabilities(logits.detach()):
+    told = last_activations(logits) != [None]
+    if not told and "softmax" in task.refused_endings and _looks_like_probabilities(logits.detach()):
         warn(
             f"Every row of the model's outputs lies between 0 and 1 and sums to 1, as after a softmax, which "
             f"{type(task).__name__} applies itself. If there is one in forward(), remove it."
         )
 
 
-def _last_activation(output: Tensor) -> str | None:
-    node = output.grad_fn
-    while node is not None and node.name().startswith(_SHAPE_CHANGES):
-        node = node.next_functions[0][0]
-    return None if node is None else _ENDINGS.get(node.name())
+def is_compiled(output: Any) -> bool:
+    """Tell whether a compiled model made an output, so that autograd knows one step of its history."""
+    node = split_output(output)[0].grad_fn
+    return node is not None and node.name() == "CompiledFunctionBackward"
+
+
+@torch.enable_grad()
+def run_as_written(model: nn.Module, inputs: Tensor) -> Any:
+    """Run a model on two pictures, uncompiled and in evaluation, for a history that tells; leave no trace in it."""
+    inputs = inputs[:2].detach().clone().requires_grad_(inputs.is_floating_point())
+    devices = [inputs.device] if inputs.device.type == "cuda" else []
+    with in_evaluation(model), torch.random.fork_rng(devices), torch.compiler.set_stance("force_eager"):
+        return unwrapped(model)[1](inputs)
 
 
 def _looks_like_probabilities(logits: Tensor) -> bool:
