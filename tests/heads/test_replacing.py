@@ -15,6 +15,7 @@ from torchvision.models.video import s3d
 from layerkit.errors import HeadError, LayerkitError, LayerkitWarning
 from layerkit.freezing import freeze_backbone, parameter_groups
 from layerkit.heads import MLPHead, backbone_stages, find_head, replace_head
+from layerkit.tasks import Multiclass, Multilabel, MultiTask, Regression
 
 
 class Task:
@@ -417,3 +418,66 @@ def test_what_stands_for_squeezenets_relu_has_its_mode(training):
     """An evaluated model stays so in all its parts."""
     model = replace_head(squeezenet1_1().train(training), 3)
     assert {module.training for module in model.modules()} == {training}
+
+
+class Wrapped(nn.Module):
+    """A torchvision model inside a module of the user's."""
+
+    def __init__(self, body, head=None):
+        super().__init__()
+        self.body = body
+        if head is not None:
+            self.head = head
+
+
+@pytest.mark.parametrize(
+    ("builder", "places"),
+    [
+        (partial(googlenet, init_weights=False), ["body.fc", "body.aux1.fc2", "body.aux2.fc2"]),
+        (partial(inception_v3, init_weights=False), ["body.fc", "body.AuxLogits.fc"]),
+        (squeezenet1_1, ["body.classifier.1"]),
+        (
+            partial(lraspp_mobilenet_v3_large, weights_backbone=None),
+            ["body.classifier.high_classifier", "body.classifier.low_classifier"],
+        ),
+    ],
+)
+@pytest.mark.parametrize("said", [False, True])
+def test_a_torchvision_model_inside_another_module_keeps_its_row(builder, places, said):
+    """Auxiliary heads go along, and SqueezeNet's ReLU; once replaced, the head is found again without a word."""
+    with torch.device("meta"):
+        model = Wrapped(builder())
+        if said:
+            replace_head(model, 3, where=places[0])
+        else:
+            with pytest.warns(LayerkitWarning, match="the head of the torchvision model inside it"):
+                replace_head(model, 3)
+    sites = find_head(model).sites
+    assert [(site.path, site.out_features) for site in sites] == [(place, 3) for place in places]
+    assert [site.auxiliary for site in sites] == ["aux" in place.lower() for place in places]
+    if builder is squeezenet1_1:
+        assert isinstance(model.body.classifier[2], nn.Identity)
+    with torch.device("meta"):
+        replace_head(model, 5)
+    assert {site.out_features for site in find_head(model).sites} == {5}
+
+
+@pytest.mark.filterwarnings("ignore:.*its last linear layer, 'head'")
+def test_a_head_after_a_torchvision_model_comes_before_the_models_own():
+    """The last of all is taken, as ever."""
+    with torch.device("meta"):
+        assert [site.path for site in find_head(Wrapped(resnet18(), nn.Linear(1000, 4))).sites] == ["head"]
+        headless = Wrapped(resnet18(), nn.Linear(512, 4))
+        headless.body.fc = nn.Identity()
+        assert [site.path for site in find_head(headless).sites] == ["head"]
+
+
+@pytest.mark.parametrize("task", [Regression(), Multilabel(3), MultiTask({"a": Multiclass(2)})])
+def test_segmentation_refuses_what_answers_for_a_picture(task):
+    """Before anything is changed."""
+    with torch.device("meta"):
+        model = lraspp_mobilenet_v3_large(weights_backbone=None)
+    before = model.classifier.high_classifier
+    with pytest.raises(HeadError, match="answers for each pixel, and got the task"):
+        replace_head(model, task)
+    assert model.classifier.high_classifier is before

@@ -235,6 +235,12 @@ def test_skip_puts_the_same_other_picture_in_its_place(folder: Path, bad: int) -
     assert torch.equal(FolderDataset(folder / "valid", Preset(32).eval(), errors="skip")[0][0], pictures[0])
 
 
+def test_no_worker_is_started_for_nothing(folder: Path) -> None:
+    """There are no more of them than batches."""
+    data = loaders(folder, num_workers=3, batch_size=11)
+    assert (data.train.num_workers, data.valid.num_workers) == (2, 1)
+
+
 def test_skip_with_nothing_left_is_an_error(folder: Path) -> None:
     """Where no picture can be read, none can take another's place."""
     for file in (folder / "valid").rglob("*.png"):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from layerkit.errors import TargetError
+from layerkit.errors import LayerkitWarning, TargetError
 from layerkit.tasks import Binary, Multiclass, Multilabel, MultiTask, Regression
 from layerkit.training import fit
 
@@ -264,3 +264,12 @@ def test_a_preparation_that_fails_changes_no_part():
     with pytest.raises(TargetError, match="in every picture"):
         task.prepare({"a": torch.arange(4.0) * 9, "b": torch.ones(4)})
     assert all(torch.equal(value, before[name]) for name, value in task.state_dict().items())
+
+
+def test_all_parts_targets_are_examined() -> None:
+    """The one that is constant is named."""
+    task = MultiTask({"a": Regression(names=["age"], standardize=False), "b": Multiclass(["cat", "dog"])})
+    with pytest.raises(TargetError, match="'age' is 1 in every"):
+        task.examine({"a": torch.ones(3), "b": torch.tensor([0, 1, 1])})
+    with pytest.warns(LayerkitWarning, match="hold no 'dog'"):
+        task.examine({"a": torch.arange(3.0), "b": torch.tensor([0, 0, 0])})

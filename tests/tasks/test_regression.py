@@ -166,3 +166,21 @@ def test_bad_arguments_are_refused(arguments: dict[str, object], words: str) -> 
     """Each says what was given, what was expected, and how to mend it."""
     with pytest.raises(ValueError, match=words):
         Regression(**arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("standardize", [True, False])
+def test_a_constant_column_is_refused_however_it_is_learnt(standardize: bool) -> None:
+    """Neither way is there anything to learn from it."""
+    task = Regression(2, names=["age", "weight"], standardize=standardize)
+    with pytest.raises(TargetError, match="'weight' is 3 in every picture"):
+        task.examine(torch.tensor([[1.0, 3.0], [2.0, 3.0]]))
+    task.examine(torch.tensor([[1.0, 3.0], [2.0, 4.0]]))
+
+
+def test_what_is_no_target_at_all() -> None:
+    """Complex numbers and empty batches have no loss."""
+    task = Regression(standardize=False)
+    with pytest.raises(TargetError, match="complex numbers"):
+        task.check(torch.zeros(2, dtype=torch.complex64))
+    with pytest.raises(TargetError, match="batch is empty"):
+        task.loss(torch.zeros(0, 1), torch.zeros(0))

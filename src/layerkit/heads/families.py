@@ -92,12 +92,17 @@ REFUSED: dict[str, str] = {
 
 
 def family_of(model: nn.Module) -> tuple[str, Family] | None:
+    """Look up the row of a torchvision model as `row_of` does, and refuse one that has no head."""
+    for name in _torchvision_names(model):
+        if name in REFUSED:
+            raise HeadError(f"{type(model).__name__} has no head. {REFUSED[name]}")
+    return row_of(model)
+
+
+def row_of(model: nn.Module) -> tuple[str, Family] | None:
     """Look up the row of a torchvision model by its class or its base classes; None for foreign models."""
-    for cls in type(model).__mro__:
-        if not cls.__module__.startswith("torchvision.models."):
-            continue
-        if cls.__name__ in REFUSED:
-            raise HeadError(f"{type(model).__name__} has no head. {REFUSED[cls.__name__]}")
-        if cls.__name__ in FAMILIES:
-            return cls.__name__, FAMILIES[cls.__name__]
-    return None
+    return next(((name, FAMILIES[name]) for name in _torchvision_names(model) if name in FAMILIES), None)
+
+
+def _torchvision_names(model: nn.Module) -> list[str]:
+    return [cls.__name__ for cls in type(model).__mro__ if cls.__module__.startswith("torchvision.models.")]

@@ -8,7 +8,7 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from layerkit.errors import HeadError, warn
 from layerkit.heads.detectors import predictor_features
-from layerkit.heads.families import Family, Kind, family_of
+from layerkit.heads.families import Family, Kind, family_of, row_of
 from layerkit.heads.layers import PlainLayer, is_convolution, plain_layer
 
 # Plain attributes of modules: they are in no state dict, and deep copies and pickles keep them.
@@ -111,6 +111,8 @@ def find_head(model: nn.Module, *, where: str | None = None) -> Head:
 
     Notes
     -----
+    A torchvision model inside a module of yours has the head that the table gives it, auxiliary ones included.
+
     The guess takes the linear layer that was registered last. That is the head of nearly every classifier,
     since people write models from front to back, but nothing in a module's structure proves it.
 
@@ -138,7 +140,11 @@ pools_after=False)
         return _table_head(prefix, inner, *row)
     if row is None and not places and (timm_places := _timm_places(inner)):
         return _timm_head(prefix, inner, timm_places)
-    return _head_at(prefix, inner, places or (_guess(inner),), "other" if row is None else row[1].kind)
+    places = places or (_guess(inner),)
+    if row is None and (known := _known_around(inner, places[0])) is not None:
+        path, part, family, part_row = known
+        return _table_head(f"{prefix}{path}.", part, family, part_row)
+    return _head_at(prefix, inner, places, "other" if row is None else row[1].kind)
 
 
 def unwrapped(model: nn.Module) -> tuple[str, nn.Module]:
@@ -230,13 +236,13 @@ def _features(path: str, module: nn.Module) -> tuple[int, int]:
         return in_features, out_features
     if (sizes := predictor_features(module)) is not None:
         return sizes
-    layers = [m for m in module.modules() if plain_layer(m) is not None]
-    if not layers:
+    if not _has_plain_layer(module):
         raise HeadError(
             f"'{path}' is {type(module).__name__}; expected a linear layer or a convolution, which tells how "
             "many features enter it. Build the model with a head, put a layer of the right size there, or "
             "name another place with where='path.to.layer'."
         )
+    layers = [m for m in module.modules() if plain_layer(m) is not None]
     return _sizes(layers[0])[0], _sizes(layers[-1])[1]
 
 
@@ -270,23 +276,48 @@ def _timm_places(model: nn.Module) -> tuple[str, ...]:
     return tuple(name for name in names if _submodule(model, name) is not None)
 
 
+def _known_around(model: nn.Module, place: str) -> tuple[str, nn.Module, str, Family] | None:
+    """Find the torchvision model inside a foreign one whose head is at a place: its path, itself, and its row."""
+    parts = place.split(".")
+    for length in range(1, len(parts)):
+        path = ".".join(parts[:length])
+        part = model.get_submodule(path)
+        row = family_of(part)
+        if row is not None and place.removeprefix(f"{path}.") in row[1].main:
+            return path, part, *row
+    return None
+
+
 def _guess(model: nn.Module) -> str:
-    # The output projection inside an attention block is a linear layer too, but never a head.
-    linear: list[str] = [
+    inside = [(path, row) for path, module in model.named_modules() if (row := row_of(module)) is not None]
+    heads = {f"{path}.{main}" for path, (_, row) in inside for main in row.main}
+    bodies = tuple(f"{path}." for path, _ in inside)
+    last: list[str] = [
         path
         for path, module in model.named_modules()
-        if isinstance(module, nn.Linear) and not isinstance(module, NonDynamicallyQuantizableLinear)
+        if (path in heads and _has_plain_layer(module))
+        or (_is_linear(module) and not path.startswith(bodies))
     ]
-    if not linear or linear[-1] == "":
+    if not last or last[-1] == "":
         raise HeadError(
             f"No linear layer was found inside {type(model).__name__}; expected one as the head. "
             "Say where the head is with where='path.to.layer'."
         )
+    what = "the head of the torchvision model inside it" if last[-1] in heads else "its last linear layer"
     warn(
-        f"{type(model).__name__} is in no table of layerkit; its last linear layer, '{linear[-1]}', was "
-        f"taken for the head. If that is right, say so with where='{linear[-1]}'; if not, name another."
+        f"{type(model).__name__} is in no table of layerkit; {what}, '{last[-1]}', was "
+        f"taken for the head. If that is right, say so with where='{last[-1]}'; if not, name another."
     )
-    return linear[-1]
+    return last[-1]
+
+
+def _is_linear(module: nn.Module) -> bool:
+    # The output projection inside an attention block is a linear layer too, but never a head.
+    return isinstance(module, nn.Linear) and not isinstance(module, NonDynamicallyQuantizableLinear)
+
+
+def _has_plain_layer(module: nn.Module) -> bool:
+    return any(plain_layer(layer) is not None for layer in module.modules())
 
 
 def _check_path(model: nn.Module, where: str) -> None:

@@ -10,8 +10,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from layerkit.errors import HeadError
 from layerkit.heads.detectors import new_predictor, predictor_features
-from layerkit.heads.families import family_of
-from layerkit.heads.finding import Head, Site, find_head, mark_own_head, plain_of, remember, unwrapped
+from layerkit.heads.families import FAMILIES, row_of
+from layerkit.heads.finding import Head, Site, find_head, mark_own_head, plain_of, remember
 from layerkit.heads.layers import HeadFactory, after_pooling, is_convolution, zero_start
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
@@ -100,6 +100,11 @@ def replace_head(
             "that makes one, since each site needs its own. Pass head=lambda i, o: torch.nn.Sequential(...)."
         )
     found = find_head(model, where=where)
+    if found.kind == "segmentation" and not getattr(task, "answers_pixels", True):
+        raise HeadError(
+            f"{found.family} answers for each pixel, and got the task {type(task).__name__}, which answers for a "
+            "picture; expected Multiclass, Binary or a number of outputs. With a number, the loss is yours."
+        )
     if found.kind == "detection":
         _check_detection(found, task, out_features, head)
     modules = [_new_module(found, site, out_features, head) for site in found.sites]
@@ -225,11 +230,14 @@ def _count_classes(model: nn.Module, site: Site, out_features: int) -> None:
 
 
 def _drop_activation(model: nn.Module, found: Head) -> None:
-    prefix, inner = unwrapped(model)
-    row = family_of(inner)
-    if row is None or not row[1].drop_activation or found.sites[0].path != prefix + row[1].main[0]:
+    row = FAMILIES.get(found.family)
+    place = found.sites[0].path
+    if row is None or not row.drop_activation or not place.endswith(row.main[0]):
         return
-    path = prefix + row[1].drop_activation
+    body = place.removesuffix(row.main[0])
+    if row_of(model.get_submodule(body.rstrip("."))) is None:  # a foreign class of that name
+        return
+    path = body + row.drop_activation
     activation = model.get_submodule(path)
     if isinstance(activation, nn.ReLU):
         _set_submodule(model, path, nn.Identity().train(activation.training))

@@ -117,8 +117,8 @@ class PictureLoader(DataLoader[Any]):
         For training: another order in each epoch, and a last batch of fewer than ``min(8, batch_size)``
         joined to the one before. Otherwise every batch comes as it falls.
     num_workers : int or "auto"
-        Worker processes, as in torch; 0 reads in the process itself. ``"auto"`` takes threads, which need no
-        start-up, no copies and no ``__main__`` guard, since decoding lets go of the interpreter lock. Only
+        Worker processes, as in torch, but no more than batches; 0 reads in the process itself. ``"auto"``
+        takes threads, which need no start-up, no copies and no ``__main__`` guard, since decoding lets go of the interpreter lock. Only
         with an augmentation of the user's own, which may draw from global generators, it takes processes
         (on Linux) or none.
     """
@@ -147,16 +147,20 @@ class PictureLoader(DataLoader[Any]):
         self.threads, processes = _choose_road(num_workers, foreign=callable(dataset.transform.augment))
         self._unreadable: set[int] = set()
         self._reported = False
+        batches = EpochBatches(
+            len(dataset),
+            batch_size,
+            shuffle=shuffle,
+            seed=dataset.seed,
+            rank=distributed.rank(),
+            world=distributed.world(),
+        )
+        # A worker that never had a batch first uses its queue when it is told to end. Where the garbage collector
+        # tells it, the queue's thread closes what the collector closes too, or by then another file of that number.
+        processes = min(processes, len(batches))
         super().__init__(
             dataset,
-            batch_sampler=EpochBatches(
-                len(dataset),
-                batch_size,
-                shuffle=shuffle,
-                seed=dataset.seed,
-                rank=distributed.rank(),
-                world=distributed.world(),
-            ),
+            batch_sampler=batches,
             num_workers=processes,
             collate_fn=list,
             worker_init_fn=_leave_signals_to_main,

@@ -36,6 +36,9 @@ class Task(nn.Module, ABC):
     refused_endings: tuple[str, ...] = ("softmax", "sigmoid")
     """What a model for this task may not end in, since the loss takes raw logits."""
 
+    answers_pixels = True
+    """Whether it takes the outputs of segmentation models, (N, out_features, H, W), and targets (N, H, W)."""
+
     _may_wait = True
 
     @property

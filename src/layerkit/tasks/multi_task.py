@@ -57,6 +57,7 @@ class MultiTask(Task):
 
     classes: dict[str, list[str] | None]
     log_variances: nn.Parameter | None  # one for each part
+    answers_pixels = False
 
     def __init__(
         self,

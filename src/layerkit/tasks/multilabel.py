@@ -54,6 +54,7 @@ class Multilabel(Task):
     pos_weight: Tensor | None  # (C,)
     # After a ReLU no probability is below one half, after a log-softmax none above.
     refused_endings = ("softmax", "log-softmax", "sigmoid", "ReLU")
+    answers_pixels = False
 
     def __init__(
         self,

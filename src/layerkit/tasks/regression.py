@@ -57,6 +57,7 @@ class Regression(Task):
 
     mean: Tensor  # (num_targets,)
     std: Tensor  # (num_targets,)
+    answers_pixels = False
 
     def __init__(
         self,
