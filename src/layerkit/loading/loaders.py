@@ -118,9 +118,9 @@ class PictureLoader(DataLoader[Any]):
         joined to the one before. Otherwise every batch comes as it falls.
     num_workers : int or "auto"
         Worker processes, as in torch, but no more than batches; 0 reads in the process itself. ``"auto"``
-        takes threads, which need no start-up, no copies and no ``__main__`` guard, since decoding lets go of the interpreter lock. Only
-        with an augmentation of the user's own, which may draw from global generators, it takes processes
-        (on Linux) or none.
+        takes threads, which need no start-up, no copies and no ``__main__`` guard, since decoding lets go of
+        the interpreter lock. Only with an augmentation of the user's own, which may draw from global
+        generators, it takes processes (on Linux) or none.
     """
 
     dataset: PictureDataset
