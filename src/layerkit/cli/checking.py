@@ -13,8 +13,8 @@ def add_check(commands: Any) -> None:
         "check",
         help="find what is wrong with a folder of pictures",
         description="Find broken pictures, pictures on two sides or under two labels, missing classes and more, "
-        "before a folder is trained on. Nothing is changed. The status is 1 if there is an error, and 0 if "
-        "there are at most warnings and notes.",
+        "before a folder is trained on. Nothing is changed. The status is 1 if an error is found, 0 if "
+        "there are at most warnings and notes, and 2 if the folder could not be checked.",
         epilog="example: layerkit check pets --csv findings.csv",
     )
     check.add_argument(
@@ -42,7 +42,7 @@ def add_check(commands: Any) -> None:
         help="threads that decode (auto: one a processor)",
     )
     check.add_argument("--csv", metavar="FILE", help="write everything that was found to a table")
-    check.set_defaults(run=_check)
+    check.set_defaults(run=_check, failure=2)  # 1 says that something was found, as with grep and diff
 
 
 def _workers(text: str) -> str | int:
