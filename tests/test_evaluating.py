@@ -30,6 +30,19 @@ def test_figures_agree_with_scikit_learn(setup):
     assert figures["macro_f1"] == pytest.approx(f1_score(targets, answers, average="macro"), rel=1e-5)
 
 
+def test_weighted_losses_do_not_depend_on_how_the_batches_fall(setup):
+    """Class weights divide by the weights of all pictures, as scikit-learn's sample weights do."""
+    model, inputs, targets, loader = setup
+    weights = torch.tensor([1.0, 5.0, 20.0])
+    whole = evaluate(model, Multiclass(3, class_weight=weights), [(inputs, targets)])
+    parts = evaluate(model, Multiclass(3, class_weight=weights), loader)
+    with torch.no_grad():
+        probabilities = model.eval()(inputs).softmax(1).numpy()
+    expected = log_loss(targets, probabilities, sample_weight=weights[targets].numpy())
+    assert whole["loss"] == pytest.approx(expected, rel=1e-5)
+    assert parts["loss"] == pytest.approx(expected, rel=1e-5)
+
+
 def test_the_model_is_put_back(setup):
     """Training flags are as before; dropout was off while it was measured."""
     model, _, _, loader = setup

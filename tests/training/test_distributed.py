@@ -43,7 +43,7 @@ def train(folder, settings):
     data = folder_loaders(
         settings["pictures"], preset=Preset(24), batch_size=settings.get("batch_size", 10), seed=1
     )
-    task, watch = Multiclass(data.classes), Watch(settings)
+    task, watch = Multiclass(data.classes, class_weight=settings.get("weights")), Watch(settings)
     run = fit(
         model, task, data.train, data.valid, epochs=4, seed=3, lr=0.01, schedule="constant", callbacks=[watch],
         frozen_epochs=settings.get("frozen", 0), checkpoint=f"{folder}/run", progress=True,
@@ -137,6 +137,7 @@ def alone(pictures, few, tmp_path_factory):
         frozen={"pictures": str(pictures), "frozen": 2},
         smaller={"pictures": str(pictures), "batch_size": 8},
         few={"pictures": str(few), "batch_size": 4},
+        weights={"pictures": str(pictures), "weights": [1.0, 9.0]},
     )
     return {name: only for name, (only,) in runs.items()}
 
@@ -145,7 +146,10 @@ def alone(pictures, few, tmp_path_factory):
 def two(pictures, tmp_path_factory):
     """Give what two processes do together, and what they say."""
     with_norm = {"pictures": str(pictures), "norm": True}
-    return start(tmp_path_factory.mktemp("two"), 2, full={"pictures": str(pictures)}, norm=with_norm)
+    weights = {"pictures": str(pictures), "weights": [1.0, 9.0]}
+    return start(
+        tmp_path_factory.mktemp("two"), 2, full={"pictures": str(pictures)}, norm=with_norm, weights=weights
+    )
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +172,7 @@ def assert_close(one, other, tolerance=1e-4):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("processes", "name"), [("two", "full"), ("four", "frozen")])
+@pytest.mark.parametrize(("processes", "name"), [("two", "full"), ("two", "weights"), ("four", "frozen")])
 def test_several_processes_do_what_one_does(processes, name, alone, request):
     """The same global batches, the same figures and weights within float tolerance, the same in each process."""
     runs, said = request.getfixturevalue(processes)

@@ -116,17 +116,33 @@ def test_seed_repeats_a_run_and_leaves_the_global_generator_alone(blobs):
     assert same(*ends)
 
 
-def test_accumulation_weighs_a_short_last_group(linear):
-    """Batches of 8, 8 and 4 accumulated in twos step as batches of 16 and 4 do."""
+WEIGHTED = {
+    "plain": {},
+    "weighted": {"class_weight": [1.0, 7.0]},
+    "balanced": {"class_weight": "balanced"},
+    "ignoring": {"ignore_index": 9},
+    "both": {"class_weight": [3.0, 1.0], "ignore_index": 9},
+}
+
+
+def uneven_targets(n, ignoring):
+    targets = (torch.arange(n) % 5 == 0).long()
+    return torch.where(torch.arange(n) % 4 == 1, 9, targets) if ignoring else targets
+
+
+@pytest.mark.parametrize("options", WEIGHTED.values(), ids=WEIGHTED)
+def test_accumulation_weighs_a_short_last_group(linear, options):
+    """Batches of 8, 8 and 4 accumulated in twos step as batches of 16 and 4 do, whatever a class weighs."""
     generator = torch.Generator().manual_seed(0)
-    data = TensorDataset(torch.randn(20, 4, generator=generator), torch.arange(20) % 2)
+    inputs = torch.randn(20, 4, generator=generator)
+    data = TensorDataset(inputs, uneven_targets(20, "ignore_index" in options))
     ends = []
     for size, accumulate in ((16, 1), (8, 2)):
         model = nn.Linear(4, 2)
         model.load_state_dict(linear.state_dict())
         loader = DataLoader(data, batch_size=size)
         run = fit(
-            model, Multiclass(2), loader, epochs=2, accumulate=accumulate,
+            model, Multiclass(2, **options), loader, epochs=2, accumulate=accumulate,
             optimizer=torch.optim.SGD, lr=0.5, progress=False,
         )  # fmt: skip
         ends.append((model.weight.detach().clone(), run.history[-1]["train_loss"]))

@@ -181,6 +181,16 @@ class Task(nn.Module, ABC):
             loss = loss + weight * self._compare(extra, target)
         return loss
 
+    def weight_of(self, target: Any) -> Tensor | None:
+        """Say how much checked targets count in a mean over several batches, if not by their number.
+
+        Returns
+        -------
+        Tensor, scalar, or None
+            What `criterion` divides by, where that is not the number of samples.
+        """
+        return None
+
     def activate(self, logits: Tensor) -> Any:
         """Turn logits into what people read: probabilities, or values in the user's units."""
         return logits

@@ -139,7 +139,13 @@ class Multiclass(Task):
             return F.cross_entropy(logits, target, **options)
         # torch's own mean over a batch in which nothing has a class is 0 / 0.
         options |= {"ignore_index": self.ignore_index, "reduction": "sum"}
-        return F.cross_entropy(logits, target, **options) / self._weight_of(target)
+        return F.cross_entropy(logits, target, **options) / self._sum_of_weights(target)
+
+    def weight_of(self, target: Tensor) -> Tensor | None:
+        """Add up the weights of the targets' classes, where classes differ in weight or some targets have none."""
+        if target.is_floating_point() or (self.class_weight is None and self.ignore_index is None):
+            return None
+        return self._sum_of_weights(target)
 
     def activate(self, logits: Tensor) -> Tensor:
         """Give probabilities, softmax over dimension 1, of the logits' shape."""
@@ -175,12 +181,12 @@ class Multiclass(Task):
             shares = shares * self.class_weight.to(shares)
         return (shares / shares.sum()).clamp(min=1e-6).log().to(torch.float32)
 
-    def _weight_of(self, targets: Tensor) -> Tensor:
+    def _sum_of_weights(self, targets: Tensor) -> Tensor:
         """Sum the weights of all targets that have a class; where there are none, a number above zero."""
-        counts = targets.ne(self.ignore_index)  # type: ignore[arg-type]
+        counts = torch.ones_like(targets) if self.ignore_index is None else targets.ne(self.ignore_index)
         weight = counts.float()
         if self.class_weight is not None:
-            weight = weight * self.class_weight[targets.where(counts, 0)]
+            weight = weight * self.class_weight[targets.where(counts.bool(), 0)]
         return weight.sum().clamp(min=torch.finfo(torch.float32).tiny)
 
     def _counts(self, targets: Tensor) -> Tensor:

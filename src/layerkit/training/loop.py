@@ -180,10 +180,25 @@ class Trainer:
             for share in group
             for inputs, target in self._pieces.split(share.inputs, share.target)
         ]
+        if len(pieces) > 1 or self.world > 1:
+            pieces = self._weighted(pieces)
         last = len(pieces) - 1
         return sum([self._backward(*piece, is_last=n == last) for n, piece in enumerate(pieces)])
 
-    def _backward(self, inputs: Tensor, target: Any, weight: float, *, is_last: bool) -> Any:
+    def _weighted(self, pieces: list[tuple[Tensor, Any, Any]]) -> list[tuple[Tensor, Any, Any]]:
+        """Where classes have weights, have pieces count by these instead of by their numbers of samples."""
+        weights = [weight for _, target, _ in pieces if (weight := self.task.weight_of(target)) is not None]
+        if len(weights) < len(pieces):
+            return pieces
+        # A process that has run short of samples repeats some, which count for nothing.
+        real = [weight * bool(share) for weight, (_, _, share) in zip(weights, pieces, strict=True)]
+        whole = distributed.sum_over_all(torch.stack(real).sum())
+        return [
+            (inputs, target, weight * self.world / whole)
+            for weight, (inputs, target, _) in zip(real, pieces, strict=True)
+        ]
+
+    def _backward(self, inputs: Tensor, target: Any, weight: float | Tensor, *, is_last: bool) -> Any:
         # The processes add their gradients up once a step, not once for each of its batches.
         with NO_CONTEXT if is_last or self._shared is None else self._shared.no_sync():
             with self.hardware.autocast():
@@ -192,7 +207,7 @@ class Trainer:
                 seen = run_as_written(self.model, inputs) if is_compiled(output) else output
                 check_ending(self.task, seen)
                 self._is_first_batch = False
-            if weight != 1:
+            if isinstance(weight, Tensor) or weight != 1:
                 loss = loss * weight
             (loss if self.scaler is None else self.scaler.scale(loss)).backward()
         return loss.item() if loss.device.type == "cpu" else loss.detach()
@@ -295,13 +310,17 @@ def validate(
         for metric in metrics.values():
             metric.sync_on_compute = is_shared
     exact = torch.float32 if hardware.device.type == "mps" else torch.float64
-    total, images = torch.zeros((), dtype=exact, device=hardware.device), 0
+    total, weights = torch.zeros(2, dtype=exact, device=hardware.device)
+    images = 0
     for inputs, target in map(_pair, batches):
         target = _to_device(task.check(target), hardware.device)
         with hardware.autocast():
             output = model(hardware.move(inputs))
             loss = task.checked_loss(output, target)
-        total += loss.to(exact) * len(inputs)
+        weight = task.weight_of(target)
+        counted = len(inputs) if weight is None else weight.to(exact)
+        total += loss.to(exact) * counted
+        weights += counted
         images += len(inputs)
         logits, _ = split_output(output)
         if keep is not None:
@@ -312,11 +331,11 @@ def validate(
             progress.advance(len(inputs) * world)
         between()
     if world > 1:
-        both = distributed.sum_over_all(torch.stack([total, total.new_tensor(images)]))
-        total, images = both[0], round(both[1].item())
+        sums = distributed.sum_over_all(torch.stack([total, weights, total.new_tensor(images)]))
+        total, weights, images = sums[0], sums[1], round(sums[2].item())
     _check_not_empty(images)
     values = {} if metrics is None else metrics.compute()
-    return {"loss": total.item() / images, **{name: float(value) for name, value in values.items()}}
+    return {"loss": total.item() / weights.item(), **{name: float(value) for name, value in values.items()}}
 
 
 def shares_of(batches: Iterable[Batch], world: int = 1) -> Iterator[Share]:
