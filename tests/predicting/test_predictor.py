@@ -11,7 +11,7 @@ from PIL import Image
 from torch import nn
 from torchvision.models import get_model
 
-from layerkit.errors import PictureError
+from layerkit.errors import LayerkitWarning, PictureError
 from layerkit.predicting import Prediction, Predictions, Predictor
 from layerkit.presets import Preset
 from layerkit.tasks import Binary, Multiclass, Multilabel, MultiTask, Regression, Task
@@ -277,6 +277,30 @@ def test_a_broken_picture_is_named_without_a_word_of_loaders(tmp_path):
     path.write_bytes(b"no picture at all")
     with pytest.raises(PictureError, match=r"broken\.png: cannot be decoded.*Remove or replace it\.$"):
         predictor_of(Binary())([path])
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 32])
+def test_skip_answers_for_the_others(tmp_path, batch_size):
+    """They get the answers that they get alone, in their order, and the others are named."""
+    predictor = predictor_of(Multiclass(3))
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 40, 50, 3), dtype=np.uint8)
+    paths = [tmp_path / f"{n}.png" for n in range(5)]
+    for path, picture in zip(paths, pixels, strict=True):
+        Image.fromarray(picture).save(path)
+    for broken in (paths[0], paths[3]):
+        broken.write_bytes(b"no picture at all")
+    with pytest.warns(LayerkitWarning, match=r"2 of 6 pictures could not be read.*0\.png.*3\.png") as caught:
+        found = predictor([*paths, pixels[0]], batch_size=batch_size, errors="skip")
+    assert len(caught) == 1
+    assert [answer.path for answer in found] == [str(paths[1]), str(paths[2]), str(paths[4]), None]
+    for answer, source in zip(found, [paths[1], paths[2], paths[4], pixels[0]], strict=True):
+        assert answer.label == predictor(source).label
+    with pytest.warns(LayerkitWarning, match="1 of 1 picture could not be read"):
+        assert predictor([paths[0]], errors="skip") == []
+    with pytest.raises(PictureError):
+        predictor(paths[0], errors="skip")
+    with pytest.raises(ValueError, match="`errors` is 'ignore'"):
+        predictor(paths, errors="ignore")
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,12 @@ def add_predict(commands: Any) -> None:
     _add_predictor(predict)
     predict.add_argument("sources", nargs="+", metavar="SOURCE", help="picture files, folders or globs")
     predict.add_argument("--csv", metavar="FILE", help="write the answers to a table instead")
+    predict.add_argument(
+        "--errors",
+        choices=("raise", "skip"),
+        default="raise",
+        help="skip: leave pictures out that cannot be read, and name them (%(default)s)",
+    )
     predict.set_defaults(run=_predict)
 
 
@@ -91,7 +97,7 @@ def _predict(given: argparse.Namespace) -> int:
     predictor = load_predictor(given.predictor)
     answers = Predictions()
     for source in given.sources:
-        found = predictor(source)
+        found = predictor(source, errors=given.errors)
         answers.extend(found if isinstance(found, list) else [found])
     if given.csv:
         answers.to_csv(given.csv)

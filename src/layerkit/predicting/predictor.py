@@ -7,9 +7,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from copy import deepcopy
 from functools import partial
+from itertools import compress
+from operator import not_
 from pathlib import Path
 from threading import Lock
-from typing import Any, overload
+from typing import Any, Literal, get_args, overload
 
 import numpy as np
 import torch
@@ -17,6 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from layerkit.distributed import is_writer
+from layerkit.errors import PictureError, count_of, warn
 from layerkit.heads.families import family_of
 from layerkit.heads.finding import unwrapped
 from layerkit.predicting.answers import Prediction, Predictions, answers
@@ -29,7 +32,10 @@ from layerkit.predicting.writing import describe_program, pack_predictor
 from layerkit.presets import Preset
 from layerkit.saving import copies, write_tensors
 from layerkit.tasks import Task
+from layerkit.tasks.classes import shorten
 from layerkit.tasks.outputs import split_output
+
+Errors = Literal["raise", "skip"]
 
 _BATCHES_AHEAD = 1
 _SECONDS_UNTIL_PROGRESS = 2.0
@@ -89,14 +95,26 @@ class Predictor:
 
     @overload
     def __call__(
-        self, source: bytes | Image.Image | np.ndarray[Any, Any] | Tensor, *, batch_size: int = 32
+        self,
+        source: bytes | Image.Image | np.ndarray[Any, Any] | Tensor,
+        *,
+        batch_size: int = 32,
+        errors: Errors = "raise",
     ) -> Prediction: ...
     @overload
-    def __call__(self, source: list[Any] | tuple[Any, ...], *, batch_size: int = 32) -> Predictions: ...
-    @overload
-    def __call__(self, source: str | Path, *, batch_size: int = 32) -> Prediction | Predictions: ...
     def __call__(
-        self, source: Picture | list[Any] | tuple[Any, ...], *, batch_size: int = 32
+        self, source: list[Any] | tuple[Any, ...], *, batch_size: int = 32, errors: Errors = "raise"
+    ) -> Predictions: ...
+    @overload
+    def __call__(
+        self, source: str | Path, *, batch_size: int = 32, errors: Errors = "raise"
+    ) -> Prediction | Predictions: ...
+    def __call__(
+        self,
+        source: Picture | list[Any] | tuple[Any, ...],
+        *,
+        batch_size: int = 32,
+        errors: Errors = "raise",
     ) -> Prediction | Predictions:
         """Answer for one picture or for many.
 
@@ -108,6 +126,9 @@ class Predictor:
             ``"pets/**/*.jpg"``.
         batch_size : int
             How many pictures go through the model at once.
+        errors : {"raise", "skip"}
+            With ``"skip"``, a picture among many that cannot be decoded is left out of the answers, and a
+            warning names it; the others' ``path`` tells which they are.
 
         Returns
         -------
@@ -123,7 +144,17 @@ class Predictor:
             A picture cannot be decoded; the message names it.
         TypeError, ValueError
             It is no picture, the folder holds none, or the model's outputs do not fit the task.
+
+        Warns
+        -----
+        LayerkitWarning
+            Pictures were left out.
         """
+        if errors not in get_args(Errors):
+            raise ValueError(
+                f"`errors` is {errors!r}; expected 'raise' or 'skip'. With 'skip', pictures that cannot be read are "
+                "left out, and a warning names them."
+            )
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(
                 f"`batch_size` is {batch_size!r}; expected a whole number of at least 1, such as 32."
@@ -131,7 +162,7 @@ class Predictor:
         sources = collect(source)
         if sources is None:
             return self._answer([source], self._pixels(source).unsqueeze(0))[0]
-        return self._answer_all(sources, batch_size)
+        return self._answer_all(sources, batch_size, errors)
 
     def logits(self, pixels: Tensor) -> Tensor:
         """Run the model on pictures at the crop size.
@@ -239,12 +270,13 @@ class Predictor:
         return named_answers(self.task, deepcopy(self.task).to("cpu").activate(logits))
 
     def _stack(self, sources: list[Any]) -> Tensor:
-        return torch.cat([pixels for _, pixels in self._read_ahead(sources, 32)])
+        return torch.cat([_stacked(reading) for _, reading in self._read_ahead(sources, 32)])
 
-    def _answer_all(self, sources: list[Any], batch_size: int) -> Predictions:
+    def _answer_all(self, sources: list[Any], batch_size: int, errors: Errors) -> Predictions:
         from tqdm import tqdm
 
         found = Predictions()
+        unreadable: list[str] = []
         bar = tqdm(
             total=len(sources),
             unit=" pictures",
@@ -253,9 +285,19 @@ class Predictor:
             disable=None if is_writer() else True,
         )
         with bar:
-            for batch, pixels in self._read_ahead(sources, batch_size):
-                found += self._answer(batch, pixels)
+            for batch, reading in self._read_ahead(sources, batch_size):
                 bar.update(len(batch))
+                if errors == "skip":
+                    failed = [isinstance(future.exception(), PictureError) for future in reading]
+                    unreadable += map(_name_of, compress(batch, failed))
+                    batch, reading = (list(compress(each, map(not_, failed))) for each in (batch, reading))
+                if batch:
+                    found += self._answer(batch, _stacked(reading))
+        if unreadable:
+            warn(
+                f"{len(unreadable)} of {count_of(len(sources), 'picture')} could not be read and have no answer: "
+                f"{shorten(unreadable)}. Remove or replace them."
+            )
         return found
 
     def _answer(self, sources: list[Any], pixels: Tensor) -> list[Prediction]:
@@ -266,7 +308,9 @@ class Predictor:
     def _pixels(self, source: Any) -> Tensor:
         return read_pixels(source, self._transform)
 
-    def _read_ahead(self, sources: list[Any], batch_size: int) -> Iterator[tuple[list[Any], Tensor]]:
+    def _read_ahead(
+        self, sources: list[Any], batch_size: int
+    ) -> Iterator[tuple[list[Any], list[Future[Tensor]]]]:
         """Read the next batch in threads while the model works on this one: decoding holds no lock."""
         waiting: deque[tuple[list[Any], list[Future[Tensor]]]] = deque()
         with ThreadPoolExecutor(thread_name_prefix="layerkit-read") as pool:
@@ -274,9 +318,8 @@ class Predictor:
                 batch = sources[start : start + batch_size]
                 waiting.append((batch, [pool.submit(self._pixels, source) for source in batch]))
                 if len(waiting) > _BATCHES_AHEAD:
-                    yield _stacked(*waiting.popleft())
-            while waiting:
-                yield _stacked(*waiting.popleft())
+                    yield waiting.popleft()
+            yield from waiting
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
@@ -296,8 +339,12 @@ class Predictor:
                         module.training = training
 
 
-def _stacked(sources: list[Any], reading: list[Future[Tensor]]) -> tuple[list[Any], Tensor]:
-    return sources, torch.stack([future.result() for future in reading])
+def _stacked(reading: list[Future[Tensor]]) -> Tensor:
+    return torch.stack([future.result() for future in reading])
+
+
+def _name_of(source: Any) -> str:
+    return path_of(source) or f"a {type(source).__name__}"
 
 
 def _check_kinds(model: Any, task: Any, preset: Any) -> None:
