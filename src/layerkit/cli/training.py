@@ -4,7 +4,6 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.error import URLError
 
 from layerkit.augmenting import LEVELS
 from layerkit.errors import suggestion
@@ -114,9 +113,12 @@ def _backbone(name: str, weights: "WeightsEnum | None") -> "nn.Module":
 
     try:
         model: nn.Module = get_model(name, weights=weights)
-    except URLError as error:
+    except (OSError, RuntimeError) as error:  # no network, a slow one, or a file of another checksum
+        if weights is None:
+            raise
+        reason = getattr(error, "reason", error)
         raise ConnectionError(
-            f"The weights of {name} could not be downloaded from {weights and weights.url} ({error.reason}); expected "
+            f"The weights of {name} could not be downloaded from {weights.url} ({reason}); expected "
             f"a way there, or the file in {torch.hub.get_dir()}/checkpoints. Put it there by hand, or start at random "
             "with --weights none."
         ) from error

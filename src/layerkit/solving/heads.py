@@ -148,7 +148,8 @@ def solve_head(
     lines = Progress(shown=progress)
     own = copy.deepcopy(task).cpu()
     place = where_to_solve(hardware.device)
-    check_backbone(model)
+    if distributed.is_writer():
+        check_backbone(model)
     changed_format = move_model(model, hardware)
 
     def read(loader: Iterable[Any]) -> tuple[Tensor, Tensor]:

@@ -158,7 +158,8 @@ def frozen_phase(
     between: Callable[[], None],
 ) -> Phase:
     """Run the backbone once over all pictures, and train the head on what it gave."""
-    check_backbone(model)
+    if distributed.is_writer():
+        check_backbone(model)
     started = time.perf_counter()
     parts = [
         features_of(model, task, loader, hardware, progress, between)
