@@ -237,6 +237,15 @@ def test_from_training_to_the_exported_program(trained, capsys):
     assert printed.startswith("6 pictures of pets/valid\n")
     assert "accuracy             " in printed
     assert sum(line.startswith("pets/valid") for line in printed.splitlines()) == 6
+    (trained / "broken.png").write_bytes(b"words")
+    capsys.readouterr()
+    sources = ["pets/valid/cat", "broken.png"]
+    assert main(["predict", "predictor.safetensors", *sources]) == 1
+    assert main(["predict", "predictor.safetensors", *sources, "--errors", "skip"]) == 0
+    captured = capsys.readouterr()
+    assert "broken.png" in captured.err
+    assert "broken.png" not in captured.out
+    assert "pets/valid/cat" in captured.out
     assert main(["predict", "predictor.safetensors", "pets/valid/cat", "--csv", "answers.csv"]) == 0
     assert capsys.readouterr().out == "3 answers written to answers.csv\n"
     assert len((trained / "answers.csv").read_text().splitlines()) == 4

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 from layerkit import distributed
 from layerkit.device import Device, choose_hardware, move_model
+from layerkit.freezing import in_evaluation
 from layerkit.intervals import Estimate, confidence_intervals, resampled_intervals, with_intervals
 from layerkit.loading.loaders import PictureLoader
 from layerkit.tasks import Task
 from layerkit.tasks.targets import map_targets
 from layerkit.training.loop import check_is_shared, validate
 from layerkit.training.losses import as_task
-from layerkit.training.mistakes import check_ending, run_as_written
-from layerkit.training.modes import in_evaluation
+from layerkit.training.mistakes import check_model
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
@@ -113,9 +113,7 @@ def measure(
     measures = task.metrics() if metrics is None else MetricCollection(dict(metrics), compute_groups=False)
     distributed.join_group(hardware.device)
     seen = _Seen()
-    batches = _from_the_first(
-        loader, lambda inputs: check_ending(task, run_as_written(model, hardware.move(inputs)))
-    )
+    batches = _from_the_first(loader, lambda inputs: check_model(model, task, hardware.move(inputs[:2])))
     with in_evaluation(model):
         figures = validate(model, task, batches, hardware, measures.to(hardware.device), keep=seen.keep)
     logits, target = seen.gathered(loader)

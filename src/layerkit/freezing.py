@@ -2,6 +2,7 @@
 
 import weakref
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from torch import nn
@@ -115,6 +116,33 @@ def unfreeze(module: ModuleT) -> ModuleT:
 def is_frozen(module: nn.Module) -> bool:
     """Tell whether `freeze` holds this module itself."""
     return isinstance(module.__dict__.get("train"), _StayInEval)
+
+
+def modes_of(model: nn.Module) -> dict[nn.Module, tuple[bool, bool | None]]:
+    """Note which modules are in training mode, and which of the frozen ones would be; for `put_modes`."""
+    return {
+        module: (module.training, module.__dict__["train"].mode if is_frozen(module) else None)
+        for module in model.modules()
+    }
+
+
+def put_modes(modes: dict[nn.Module, tuple[bool, bool | None]]) -> None:
+    """Put modules back in the modes that `modes_of` noted."""
+    for module, (training, wanted) in modes.items():
+        module.training = training
+        if wanted is not None and is_frozen(module):
+            module.__dict__["train"].mode = wanted
+
+
+@contextmanager
+def in_evaluation(model: nn.Module) -> Iterator[None]:
+    """Hold a model in evaluation mode, and put it back as it was when the block ends."""
+    modes = modes_of(model)
+    model.eval()
+    try:
+        yield
+    finally:
+        put_modes(modes)
 
 
 def freeze_backbone(model: ModuleT, *, where: str | None = None) -> ModuleT:

@@ -37,7 +37,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 def copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Copy tensors to the CPU, each into memory of its own, as they are now."""
     return {
-        name: torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor.detach())
+        name: torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu").copy_(tensor.detach())
         for name, tensor in tensors.items()
     }
 

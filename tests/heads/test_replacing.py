@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 from torchvision.models import googlenet, inception_v3, maxvit_t, mobilenet_v3_small, resnet18, squeezenet1_1
+from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_fpn
 from torchvision.models.segmentation import lraspp_mobilenet_v3_large
 from torchvision.models.video import s3d
 
@@ -472,6 +473,15 @@ def test_a_head_after_a_torchvision_model_comes_before_the_models_own():
         assert [site.path for site in find_head(headless).sites] == ["head"]
 
 
+@pytest.mark.filterwarnings("ignore:.*its last linear layer")
+def test_a_head_in_another_place_than_torchvisions_is_still_the_last_linear_layer():
+    """Whoever has replaced the whole classifier by one layer has its place nowhere in the table."""
+    with torch.device("meta"):
+        model = Wrapped(mobilenet_v3_small(), nn.Identity())
+        model.body.classifier = nn.Linear(576, 5)
+    assert [site.path for site in find_head(model).sites] == ["body.classifier"]
+
+
 @pytest.mark.parametrize("task", [Regression(), Multilabel(3), MultiTask({"a": Multiclass(2)})])
 def test_segmentation_refuses_what_answers_for_a_picture(task):
     """Before anything is changed."""
@@ -481,3 +491,21 @@ def test_segmentation_refuses_what_answers_for_a_picture(task):
     with pytest.raises(HeadError, match="answers for each pixel, and got the task"):
         replace_head(model, task)
     assert model.classifier.high_classifier is before
+
+
+@pytest.mark.parametrize(
+    ("builder", "where", "task", "words"),
+    [
+        (fasterrcnn_mobilenet_v3_large_fpn, "roi_heads.box_predictor.cls_score", 4, "are not torchvision's"),
+        (fasterrcnn_mobilenet_v3_large_fpn, "roi_heads.box_predictor", Multiclass(4), "is a detector"),
+        (lraspp_mobilenet_v3_large, "classifier.low_classifier", Regression(), "answers for each pixel"),
+    ],
+)
+def test_what_is_refused_is_refused_inside_another_module_too(builder, where, task, words):
+    """Also where one of several layers of a predictor is named."""
+    with torch.device("meta"):
+        model = Wrapped(builder(weights_backbone=None))
+    before = model.body.get_submodule(where)
+    with pytest.raises(HeadError, match=words):
+        replace_head(model, task, where=f"body.{where}")
+    assert model.body.get_submodule(where) is before

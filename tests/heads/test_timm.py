@@ -30,7 +30,9 @@ MODELS = [
     "hrnet_w18_small",
     "inception_v4",
     "levit_128s",
+    "levit_384_s8",
     "levit_conv_128s",
+    "levit_conv_384_s8",
     "mixer_s32_224",
     "mobilenetv3_small_050",
     "nfnet_f0",
@@ -123,3 +125,15 @@ def test_a_headless_timm_model_says_what_is_missing():
     with pytest.raises(LookupError, match="is Identity; expected a linear layer"):
         replace_head(build("resnetv2_50", num_classes=0), 3)
     assert isinstance(build("resnetv2_50", num_classes=0).head.fc, nn.Identity)
+
+
+@pytest.mark.filterwarnings("ignore:.*its last linear layer")
+@pytest.mark.parametrize("name", ["deit_tiny_distilled_patch16_224", "repvit_m0_9", "levit_384_s8"])
+def test_a_distilled_model_inside_another_module_keeps_both_heads_alike(name):
+    """The one that is guessed brings the other along."""
+    model = nn.Sequential(build(name))
+    replace_head(model, 7)
+    assert {site.out_features for site in find_head(model).sites} == {7}
+    assert len(find_head(model).sites) == 2
+    with torch.device("meta"):
+        assert model.eval()(torch.zeros(2, 3, 224, 224)).shape == (2, 7)

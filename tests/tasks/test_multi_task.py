@@ -266,6 +266,18 @@ def test_a_preparation_that_fails_changes_no_part():
     assert all(torch.equal(value, before[name]) for name, value in task.state_dict().items())
 
 
+def test_parts_whose_names_look_like_metrics() -> None:
+    """A part may be called as another's loss is."""
+    for names in (("weight_loss", "weight"), ("weight", "weight_loss")):
+        task = MultiTask({name: Regression(standardize=False) for name in names})
+        logits, target = torch.tensor([[1.0, 3.0], [0.0, 0.0]]), {name: torch.zeros(2) for name in names}
+        metrics = task.metrics()
+        metrics.update(*task.metric_inputs(logits, task.check(target)))
+        figures = metrics.compute()
+        assert [figures[f"{name}_loss"].item() for name in names] == [0.5, 4.5]
+        assert [figures[f"{name}_mae"].item() for name in names] == [0.5, 1.5]
+
+
 def test_all_parts_targets_are_examined() -> None:
     """The one that is constant is named."""
     task = MultiTask({"a": Regression(names=["age"], standardize=False), "b": Multiclass(["cat", "dog"])})

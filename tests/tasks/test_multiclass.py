@@ -1,4 +1,7 @@
+from typing import Any
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.metrics import accuracy_score, f1_score
@@ -296,3 +299,21 @@ def test_bad_arguments_are_refused(arguments: dict[str, object], error: type[Exc
     """Each says what was given, what was expected, and how to mend it."""
     with pytest.raises(error, match=words):
         Multiclass(**arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "target",
+    [np.array(["cat", "dog"]), pd.Series(["cat", "dog"], index=[3, 9]), pd.DataFrame({"a": ["cat", "dog"]})],
+)
+def test_words_are_named_whatever_holds_them(target: Any) -> None:
+    """Arrays, and columns and tables of pandas."""
+    with pytest.raises(TargetError, match=r"The targets are words \(cat, dog\)"):
+        Multiclass(["cat", "dog"]).check(target)
+
+
+def test_a_column_of_pandas_is_as_good_as_a_list() -> None:
+    """Also one of which rows were left out."""
+    column = pd.Series([0, 1, 1, 0])[[1, 3]]
+    assert Multiclass(2).check(column).tolist() == [1, 0]
+    with pytest.raises(TargetError, match="a object that is no tensor"):
+        Multiclass(2).check(object())

@@ -1,3 +1,5 @@
+from collections import namedtuple
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -74,3 +76,16 @@ def test_real_models_are_trained_through_all_their_outputs(build: type[nn.Module
     with torch.no_grad():
         output: Tensor = model.eval()(inputs)
     assert task.loss(output, target).isfinite()
+
+
+def test_a_stranger_with_logits_is_not_taken_for_torchvisions() -> None:
+    """What stands beside them may be anything, and is no auxiliary output."""
+    output = namedtuple("Output", "logits features")(MAIN, FIRST)
+    with pytest.raises(TypeError, match="returned a Output; expected a tensor of logits"):
+        Multiclass(3).loss(output, [0, 1, 2, 0])
+
+
+def test_a_model_that_squeezes_the_batch_away_is_told_how_not_to() -> None:
+    """As it happens with the last batch."""
+    with pytest.raises(TargetError, match=r"Write squeeze\(1\)"):
+        Binary().loss(torch.zeros(1, 1).squeeze(), torch.tensor([1]))

@@ -92,13 +92,11 @@ def _evaluate(given: argparse.Namespace) -> int:
 
 def _predict(given: argparse.Namespace) -> int:
     from layerkit.predicting import load_predictor
-    from layerkit.predicting.answers import Predictions
+    from layerkit.predicting.pictures import collect
 
     predictor = load_predictor(given.predictor)
-    answers = Predictions()
-    for source in given.sources:
-        found = predictor(source, errors=given.errors)
-        answers.extend(found if isinstance(found, list) else [found])
+    pictures = [picture for source in given.sources for picture in collect(source) or [source]]
+    answers = predictor(pictures, errors=given.errors)
     if given.csv:
         answers.to_csv(given.csv)
         print(f"{count_of(len(answers), 'answer')} written to {given.csv}")

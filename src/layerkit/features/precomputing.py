@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from layerkit.device import choose_hardware
 from layerkit.errors import HeadError
 from layerkit.features.folding import folded_batch_norm
+from layerkit.freezing import modes_of, put_modes
 from layerkit.heads import Site, find_head
 from layerkit.tasks.outputs import split_output
 from layerkit.tasks.targets import map_targets
@@ -61,7 +62,7 @@ def precompute_features(
     hook = site.module.register_forward_pre_hook(lambda _, inputs: caught.append(_pooled(inputs[0], site)))
     features: list[Tensor] = []
     targets: list[Any] = []
-    modes = {module: module.training for module in model.modules()}
+    modes = modes_of(model)
 
     def run(inputs: Tensor) -> Tensor:
         caught.clear()
@@ -80,8 +81,7 @@ def precompute_features(
                 targets.append(target)
     finally:
         hook.remove()
-        for module, training in modes.items():
-            module.training = training
+        put_modes(modes)
     if not features:
         raise ValueError("The loader gave no batch; expected at least one picture. Check the folder.")
     return torch.cat(features), map_targets(lambda *parts: torch.cat(parts), *targets)

@@ -1,7 +1,9 @@
 """Find the head of a model: the layers that know the number of outputs."""
 
 import difflib
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
@@ -141,10 +143,9 @@ pools_after=False)
     if row is None and not places and (timm_places := _timm_places(inner)):
         return _timm_head(prefix, inner, timm_places)
     places = places or (_guess(inner),)
-    if row is None and (known := _known_around(inner, places[0])) is not None:
-        path, part, family, part_row = known
-        return _table_head(f"{prefix}{path}.", part, family, part_row)
-    return _head_at(prefix, inner, places, "other" if row is None else row[1].kind)
+    if row is not None:
+        return _head_at(prefix, inner, places, row[1].kind)
+    return _head_inside(prefix, inner, places)
 
 
 def unwrapped(model: nn.Module) -> tuple[str, nn.Module]:
@@ -273,24 +274,48 @@ def _timm_places(model: nn.Module) -> tuple[str, ...]:
     config = getattr(model, "pretrained_cfg", None)
     names = config.get("classifier") if isinstance(config, dict) else None
     names = (names,) if isinstance(names, str) else tuple(names or ())
-    return tuple(name for name in names if _submodule(model, name) is not None)
+    names = tuple(name for name in names if _submodule(model, name) is not None)
+    return (*names, *_twins(model, names)) if names else ()
 
 
-def _known_around(model: nn.Module, place: str) -> tuple[str, nn.Module, str, Family] | None:
-    """Find the torchvision model inside a foreign one whose head is at a place: its path, itself, and its row."""
-    parts = place.split(".")
-    for length in range(1, len(parts)):
-        path = ".".join(parts[:length])
-        part = model.get_submodule(path)
+def _twins(model: nn.Module, names: tuple[str, ...]) -> Iterator[str]:
+    """Find the heads of a distilled model beside those that timm names: levit names but one of two."""
+    classifiers: Any = getattr(model, "get_classifier", tuple)()
+    if not isinstance(classifiers, tuple | list):
+        return
+    paths = {module: path for path, module in model.named_modules()}
+    heads = [paths[classifier] for classifier in classifiers if classifier in paths]
+    within = next(
+        (names[0].removeprefix(head) for head in heads if f"{names[0]}.".startswith(f"{head}.")), ""
+    )
+    for head in heads:
+        if not any(f"{name}.".startswith(f"{head}.") for name in names):
+            yield head + within
+
+
+def _head_inside(prefix: str, model: nn.Module, places: tuple[str, ...]) -> Head:
+    """Read what torchvision's table or timm says of the model inside a foreign one to which a place belongs."""
+    names = places[0].split(".")
+    for length in range(1, len(names)):
+        path = ".".join(names[:length])
+        part, place = model.get_submodule(path), ".".join(names[length:])
         row = family_of(part)
-        if row is not None and place.removeprefix(f"{path}.") in row[1].main:
-            return path, part, *row
-    return None
+        if row is not None and place in row[1].main:
+            return _table_head(f"{prefix}{path}.", part, *row)
+        if row is not None:
+            return _head_at(prefix, model, places, row[1].kind)
+        if place in (timm_places := _timm_places(part)):
+            return _timm_head(f"{prefix}{path}.", part, timm_places)
+    return _head_at(prefix, model, places, "other")
 
 
 def _guess(model: nn.Module) -> str:
-    inside = [(path, row) for path, module in model.named_modules() if (row := row_of(module)) is not None]
-    heads = {f"{path}.{main}" for path, (_, row) in inside for main in row.main}
+    inside = [
+        (path, row[1].main)
+        for path, module in model.named_modules()
+        if (row := row_of(module)) is not None and all(_submodule(module, main) for main in row[1].main)
+    ]
+    heads = {f"{path}.{main}" for path, mains in inside for main in mains}
     bodies = tuple(f"{path}." for path, _ in inside)
     last: list[str] = [
         path

@@ -232,7 +232,7 @@ def _count_classes(model: nn.Module, site: Site, out_features: int) -> None:
 def _drop_activation(model: nn.Module, found: Head) -> None:
     row = FAMILIES.get(found.family)
     place = found.sites[0].path
-    if row is None or not row.drop_activation or not place.endswith(row.main[0]):
+    if row is None or not row.drop_activation or not f".{place}".endswith(f".{row.main[0]}"):
         return
     body = place.removesuffix(row.main[0])
     if row_of(model.get_submodule(body.rstrip("."))) is None:  # a foreign class of that name

@@ -155,8 +155,8 @@ class PictureLoader(DataLoader[Any]):
             rank=distributed.rank(),
             world=distributed.world(),
         )
-        # A worker that never had a batch first uses its queue when it is told to end. Where the garbage collector
-        # tells it, the queue's thread closes what the collector closes too, or by then another file of that number.
+        # A worker that had no batch starts the thread of its queue only when it is told to end. If the garbage
+        # collector tells it, both close the queue's file. (One that begins late in an epoch may still be such.)
         processes = min(processes, len(batches))
         super().__init__(
             dataset,

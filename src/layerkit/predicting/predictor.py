@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from layerkit.distributed import is_writer
 from layerkit.errors import PictureError, count_of, warn
+from layerkit.freezing import modes_of, put_modes
 from layerkit.heads.families import family_of
 from layerkit.heads.finding import unwrapped
 from layerkit.predicting.answers import Prediction, Predictions, answers
@@ -88,7 +89,7 @@ class Predictor:
         self._transform = preset.eval()
         self._lock = Lock()
         self._answering = 0
-        self._modes: dict[nn.Module, bool] = {}
+        self._modes: dict[nn.Module, tuple[bool, bool | None]] = {}
 
     def __repr__(self) -> str:
         return f"Predictor({type(self.model).__name__}, {self.task}, {self.preset})"
@@ -326,7 +327,7 @@ class Predictor:
         """Hold the model in evaluation mode; the last of several threads puts it back as it was."""
         with self._lock:
             if not self._answering:
-                self._modes = {module: module.training for module in self.model.modules()}
+                self._modes = modes_of(self.model)
                 self.model.eval()
             self._answering += 1
         try:
@@ -335,8 +336,7 @@ class Predictor:
             with self._lock:
                 self._answering -= 1
                 if not self._answering:
-                    for module, training in self._modes.items():
-                        module.training = training
+                    put_modes(self._modes)
 
 
 def _stacked(reading: list[Future[Tensor]]) -> Tensor:

@@ -40,6 +40,7 @@ class Task(nn.Module, ABC):
     """Whether it takes the outputs of segmentation models, (N, out_features, H, W), and targets (N, H, W)."""
 
     _may_wait = True
+    _ending_hint = ""
 
     @property
     def needs_targets(self) -> bool:
@@ -157,6 +158,8 @@ class Task(nn.Module, ABC):
         ValueError
             The last operation was one of ``refused_endings``.
         """
+        if torch.compiler.is_compiling():
+            return
         logits, auxiliary = split_output(output)
         for part in (logits, *(extra for _, extra in auxiliary)):
             for task, ending in self._concerned(last_activations(part)):
@@ -165,7 +168,7 @@ class Task(nn.Module, ABC):
                         f"The model ends in a {ending}; expected raw outputs of any sign, since "
                         f"{type(task).__name__} applies to them what it needs. Remove the {ending} from the end of "
                         "the model; task.activate(logits) gives what people read. A fresh end for any torchvision "
-                        "model: replace_head(model, task)."
+                        f"model: replace_head(model, task).{task._ending_hint}"
                     )
 
     def checked_loss(self, output: Any, target: Any) -> Tensor:
@@ -181,15 +184,14 @@ class Task(nn.Module, ABC):
             loss = loss + weight * self._compare(extra, target)
         return loss
 
-    def weight_of(self, target: Any) -> Tensor | None:
-        """Say how much checked targets count in a mean over several batches, if not by their number.
+    @property
+    def counts_evenly(self) -> bool:
+        """Whether `criterion` divides by the number of samples; else `weight_of` says by what."""
+        return True
 
-        Returns
-        -------
-        Tensor, scalar, or None
-            What `criterion` divides by, where that is not the number of samples.
-        """
-        return None
+    def weight_of(self, target: Any) -> Tensor:
+        """Say how much checked targets count in a mean over several batches: what `criterion` divides by."""
+        return torch.tensor(float(len(target)))
 
     def activate(self, logits: Tensor) -> Any:
         """Turn logits into what people read: probabilities, or values in the user's units."""
@@ -221,6 +223,11 @@ class Task(nn.Module, ABC):
         return {}
 
     def _compare(self, logits: Tensor, target: Any) -> Tensor:
+        if not logits.ndim:
+            raise TargetError(
+                "The model's output is a single number without a dimension for the batch, as squeeze() gives for a "
+                "batch of one; expected (N,) or (N, 1). Write squeeze(1) in its forward()."
+            )
         logits = (logits if logits.ndim > 1 else logits.unsqueeze(1)).float()
         if logits.shape[1] != self.out_features:
             raise TargetError(

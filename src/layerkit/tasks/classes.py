@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from layerkit.distributed import is_writer
 from layerkit.errors import TargetError, suggestion, warn
 
 ClassWeight = Literal["balanced"] | Mapping[str, float] | Sequence[float] | Tensor
@@ -91,7 +92,7 @@ def negatives_per_positive(targets: Tensor, names: Sequence[str]) -> Tensor:
 def warn_of_absent(names: Sequence[str], present: Tensor) -> None:
     """Warn of classes that no training picture has."""
     absent = [repr(name) for name, there in zip(names, present.tolist(), strict=True) if not there]
-    if absent:
+    if absent and is_writer():
         warn(
             f"The training targets hold no {shorten(absent)}; expected every class, since one without pictures is "
             "never learnt. Add pictures, or leave out what cannot occur."

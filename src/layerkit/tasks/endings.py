@@ -26,6 +26,9 @@ _TRANSPARENT = {
 """What only changes the shape, the precision, the scale or the range."""
 
 
+_SELECTING = {"Index", "IndexSelect", "Narrow", "Select", "Slice", "Split", "Unbind"}
+
+
 def last_activations(output: Tensor) -> list[str | None]:
     """Name the activation at the end of each of the tensors that were put side by side to make an output.
 
@@ -53,13 +56,25 @@ def _activations_before(node: Any) -> list[str | None]:
     name = node.name().partition("Backward")[0]
     if name in _ACTIVATIONS:
         return [_ACTIVATIONS[name]]
-    before = [function for function, _ in node.next_functions if function is not None]
+    functions = [function for function, _ in node.next_functions]
     if name in ("Cat", "Stack"):
-        return [activation for function in before for activation in _activations_before(function)]
-    if name not in _TRANSPARENT or len(before) != 1:  # what multiplies two outputs of layers is none of these
+        return [activation for function in functions for activation in _activations_before(function)]
+    before = [function for function in functions if function is not None]
+    if name not in _TRANSPARENT or len(before) != 1 or (name in ("Mul", "Div") and not _is_scaled(node)):
         return [None]
-    return [found or _as_bound(node, name) for found in _activations_before(before[0])]
+    found = [activation or _as_bound(node, name) for activation in _activations_before(before[0])]
+    return [None] if name in _SELECTING and len(set(found)) > 1 else found  # which piece was it?
+
+
+def _is_scaled(node: Any) -> bool:
+    """Tell a scale from a gate, that is one number from the outputs of other layers, which may be frozen."""
+    try:
+        other = node._saved_self if node.next_functions[0][0] is None else node._saved_other
+    except RuntimeError:  # the graph was freed by a backward()
+        return False
+    return isinstance(other, Tensor) and other.shape in ((), (1,))
 
 
 def _as_bound(node: Any, name: str) -> str | None:
-    return "ReLU" if name in _BOUNDS and getattr(node, _BOUNDS[name]) == 0 else None
+    bound = getattr(node, _BOUNDS[name], None) if name in _BOUNDS else None
+    return "ReLU" if isinstance(bound, int | float) and bound == 0 else None

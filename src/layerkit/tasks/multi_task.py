@@ -1,6 +1,7 @@
 """Several questions about one picture."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -109,17 +110,16 @@ class MultiTask(Task):
         """Look at each part's targets."""
         targets = self._named(targets)
         for name, part in self._tasks().items():
-            part.examine(targets[name])
+            with _naming(name):
+                part.examine(targets[name])
 
     def check(self, target: Any) -> dict[str, Any]:
         """Check each part's targets."""
         target = self._named(target)
         checked = {}
         for name, part in self._tasks().items():
-            try:
+            with _naming(name):
                 checked[name] = part.check(target[name])
-            except TargetError as error:
-                raise TargetError(f"In {name!r}: {error}") from error
         return checked
 
     def criterion(self, logits: Tensor, target: Mapping[str, Any]) -> Tensor:
@@ -154,7 +154,7 @@ class MultiTask(Task):
 
         made: dict[str, Any] = {}
         for name, part in self._tasks().items():
-            made[f"{name}_loss"] = PartMetric(MeanMetric(), f"{name}_loss", higher_is_better=False)
+            made[f"{name}_loss"] = PartMetric(MeanMetric(), _loss_of(name), higher_is_better=False)
             for metric_name, metric in part.metrics().items():
                 made[f"{name}_{metric_name}"] = PartMetric(
                     metric, name, higher_is_better=metric.higher_is_better
@@ -164,13 +164,13 @@ class MultiTask(Task):
     def metric_inputs(
         self, logits: Tensor, target: Mapping[str, Any]
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Give dicts of what each part's metrics compare; to ``<part>_loss`` the loss and its samples."""
+        """Give dicts of what each part's metrics compare; to ``<part>.loss`` the loss and its samples."""
         shares = self._share_out(logits)
         losses = self.part_losses(logits, target)
         answers, targets = {}, {}
         for name, part in self._tasks().items():
             answers[name], targets[name] = part.metric_inputs(shares[name], target[name])
-            answers[f"{name}_loss"], targets[f"{name}_loss"] = losses[name], len(logits)
+            answers[_loss_of(name)], targets[_loss_of(name)] = losses[name], len(logits)
         return answers, targets
 
     def constant_logits(self, targets: Mapping[str, Any]) -> Tensor:
@@ -195,13 +195,28 @@ class MultiTask(Task):
         )
 
     def _concerned(self, endings: list[str | None]) -> list[tuple[Task, str | None]]:
-        """Where the model puts an output for each part side by side, each part meets its own ending."""
-        if len(endings) == len(self.parts):
-            return list(zip(self._tasks().values(), endings, strict=True))
-        return super()._concerned(endings)
+        """Hold an ending of all outputs against each part; of several pieces nobody knows whose they are."""
+        parts = list(self._tasks().values())
+        if len(endings) == 1:
+            return [(part, endings[0]) for part in parts]
+        return [
+            (parts[0], ending) for ending in endings if all(ending in part.refused_endings for part in parts)
+        ]
 
     def _check_fit(self, logits: Tensor, target: Any) -> None:
         """Leave it to each part."""
+
+
+@contextmanager
+def _naming(part: str) -> Iterator[None]:
+    try:
+        yield
+    except TargetError as error:
+        raise TargetError(f"In {part!r}: {error}") from error
+
+
+def _loss_of(part: str) -> str:
+    return f"{part}.loss"  # with a point, which no part's name has
 
 
 def _as_modules(parts: Mapping[str, Any]) -> nn.ModuleDict:

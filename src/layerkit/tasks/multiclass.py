@@ -141,10 +141,15 @@ class Multiclass(Task):
         options |= {"ignore_index": self.ignore_index, "reduction": "sum"}
         return F.cross_entropy(logits, target, **options) / self._sum_of_weights(target)
 
-    def weight_of(self, target: Tensor) -> Tensor | None:
-        """Add up the weights of the targets' classes, where classes differ in weight or some targets have none."""
-        if target.is_floating_point() or (self.class_weight is None and self.ignore_index is None):
-            return None
+    @property
+    def counts_evenly(self) -> bool:
+        """Whether all classes weigh the same, and no target is without one."""
+        return self.class_weight is None and self.ignore_index is None
+
+    def weight_of(self, target: Tensor) -> Tensor:
+        """Add up the weights of the targets' classes; mixed targets count by their number, as in torch."""
+        if target.is_floating_point():
+            return target.new_tensor(len(target))
         return self._sum_of_weights(target)
 
     def activate(self, logits: Tensor) -> Tensor:

@@ -6,6 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+_WEIGHTS = {("logits", "aux_logits"): 0.4, ("logits", "aux_logits2", "aux_logits1"): 0.3}
+"""By the fields of torchvision's named tuples: Inception's and GoogLeNet's."""
+
 
 def split_output(output: Any) -> tuple[Tensor, list[tuple[float, Tensor]]]:
     """Separate a model's main logits from its weighted auxiliary ones.
@@ -22,9 +25,8 @@ def split_output(output: Any) -> tuple[Tensor, list[tuple[float, Tensor]]]:
         return output, []
     if isinstance(output, Mapping) and "out" in output:
         return output["out"], _counted(0.5, output.get("aux"))
-    if isinstance(output, tuple) and hasattr(output, "logits"):  # torchvision's named tuples
-        weight = 0.4 if len(output) == 2 else 0.3
-        return output.logits, _counted(weight, *output[1:])
+    if (weight := _WEIGHTS.get(getattr(output, "_fields", ()))) is not None:
+        return output[0], _counted(weight, *output[1:])
     raise TypeError(
         f"The model returned a {type(output).__name__}; expected a tensor of logits, or the outputs of a "
         "torchvision model. Wrap the model so that forward() gives a tensor."

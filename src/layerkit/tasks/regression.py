@@ -58,6 +58,7 @@ class Regression(Task):
     mean: Tensor  # (num_targets,)
     std: Tensor  # (num_targets,)
     answers_pixels = False
+    _ending_hint = " Targets with bounds may have such an end: Regression(standardize=False)."
 
     def __init__(
         self,
@@ -121,7 +122,10 @@ class Regression(Task):
         self._spread(targets)
 
     def _spread(self, targets: Any) -> tuple[Tensor, Tensor]:
-        std, mean = torch.std_mean(self.check(targets).cpu().to(torch.float64), dim=0, correction=0)
+        targets = self.check(targets)
+        if not len(targets):
+            raise TargetError("There are no training targets; expected two at least. Check the dataset.")
+        std, mean = torch.std_mean(targets.cpu().to(torch.float64), dim=0, correction=0)
         constant = ~(std > _SMALLEST_SPREAD * mean.abs())
         if constant.any():
             column = int(constant.nonzero()[0])

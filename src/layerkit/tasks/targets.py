@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,9 +27,10 @@ def as_tensor(target: Any, task: "Task") -> Tensor:
     if isinstance(target, Tensor):
         return _real(target, task)
     try:
-        tensor = torch.as_tensor(target)
+        tensor = torch.as_tensor(target if isinstance(target, list | tuple) else np.asarray(target))
     except (TypeError, ValueError, RuntimeError) as error:
-        words = [] if isinstance(target, Mapping | str) else [w for w in target or () if isinstance(w, str)]
+        values = target if isinstance(target, list | tuple) else np.asarray(target, dtype=object).flat
+        words = [word for word in values if isinstance(word, str)]
         if words:
             raise TargetError(
                 f"The targets are words ({shorten(words)}); expected numbers for {task}. Of a class pass the "

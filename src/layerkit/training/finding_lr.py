@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from layerkit import distributed
 from layerkit.device import Device, choose_hardware, move_model
+from layerkit.freezing import modes_of, put_modes
 from layerkit.plots import plot_rates
 from layerkit.tasks import Task
 from layerkit.training.fitting import prepare_task
@@ -124,7 +125,7 @@ def find_lr(
         )
     task = as_task(task)
     hardware = choose_hardware(model, device, "fp32", channels_last=False)
-    before, training = copy_of_weights(model), {module: module.training for module in model.modules()}
+    before, modes = copy_of_weights(model), modes_of(model)
     task = copy.deepcopy(task)
     move_model(model, hardware)
     task.to(hardware.device)
@@ -134,8 +135,7 @@ def find_lr(
         rates, losses = _rise(Trainer(model, task, made, hardware), train, lowest, highest, steps)
     finally:
         put_weights(model, before)
-        for module, mode in training.items():
-            module.training = mode
+        put_modes(modes)
     return LearningRates(rates, losses, rates[losses.index(min(losses))] / 10)
 
 

@@ -315,11 +315,11 @@ def _check_shared(model: nn.Module, train: Iterable[Any], valid: Iterable[Any] |
 
 
 def prepare_task(task: Task, train: Iterable[Any], progress: Progress) -> None:
-    """Show the task all training targets once, if it needs them or they are at hand."""
+    """Show the task all training targets once, if it needs them or the loader is layerkit's, which has them."""
     targets = getattr(getattr(train, "dataset", None), "targets", None)
+    if isinstance(train, PictureLoader):
+        task.examine(targets)
     if not task.needs_targets:
-        if isinstance(train, PictureLoader):
-            task.examine(targets)
         return
     if targets is None:
         progress.say("reading the training loader once for its targets")

@@ -21,7 +21,7 @@ from layerkit.tasks import Task
 from layerkit.tasks.outputs import split_output
 from layerkit.tasks.targets import map_targets
 from layerkit.training.memory import Pieces
-from layerkit.training.mistakes import check_ending, check_inputs, is_compiled, run_as_written
+from layerkit.training.mistakes import check_ending, check_inputs, check_model
 from layerkit.training.moments import Callbacks, State
 from layerkit.training.optimizers import needs_closure
 from layerkit.training.progress import Progress
@@ -180,22 +180,21 @@ class Trainer:
             for share in group
             for inputs, target in self._pieces.split(share.inputs, share.target)
         ]
-        if len(pieces) > 1 or self.world > 1:
+        if not self.task.counts_evenly and (len(pieces) > 1 or self.world > 1):
             pieces = self._weighted(pieces)
         last = len(pieces) - 1
         return sum([self._backward(*piece, is_last=n == last) for n, piece in enumerate(pieces)])
 
     def _weighted(self, pieces: list[tuple[Tensor, Any, Any]]) -> list[tuple[Tensor, Any, Any]]:
-        """Where classes have weights, have pieces count by these instead of by their numbers of samples."""
-        weights = [weight for _, target, _ in pieces if (weight := self.task.weight_of(target)) is not None]
-        if len(weights) < len(pieces):
-            return pieces
-        # A process that has run short of samples repeats some, which count for nothing.
-        real = [weight * bool(share) for weight, (_, _, share) in zip(weights, pieces, strict=True)]
-        whole = distributed.sum_over_all(torch.stack(real).sum())
+        """Have pieces count by the weights of their classes instead of by their numbers of samples."""
+        # A process that has run short of samples borrows one, which counts for nothing.
+        weights = [self.task.weight_of(target) * bool(share) for _, target, share in pieces]
+        whole = torch.stack(weights).sum()
+        if self.world > 1:
+            distributed.sum_over_all(whole)
         return [
             (inputs, target, weight * self.world / whole)
-            for weight, (inputs, target, _) in zip(real, pieces, strict=True)
+            for weight, (inputs, target, _) in zip(weights, pieces, strict=True)
         ]
 
     def _backward(self, inputs: Tensor, target: Any, weight: float | Tensor, *, is_last: bool) -> Any:
@@ -204,8 +203,8 @@ class Trainer:
             with self.hardware.autocast():
                 loss, output = self._forward(inputs, target)
             if self._is_first_batch:
-                seen = run_as_written(self.model, inputs) if is_compiled(output) else output
-                check_ending(self.task, seen)
+                check_model(self.model, self.task, inputs)
+                check_ending(self.task, output)
                 self._is_first_batch = False
             if isinstance(weight, Tensor) or weight != 1:
                 loss = loss * weight
@@ -317,8 +316,7 @@ def validate(
         with hardware.autocast():
             output = model(hardware.move(inputs))
             loss = task.checked_loss(output, target)
-        weight = task.weight_of(target)
-        counted = len(inputs) if weight is None else weight.to(exact)
+        counted = len(inputs) if task.counts_evenly else task.weight_of(target).to(exact)
         total += loss.to(exact) * counted
         weights += counted
         images += len(inputs)

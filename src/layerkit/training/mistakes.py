@@ -1,5 +1,6 @@
 """Mistakes that show only when training begins."""
 
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -12,7 +13,6 @@ from layerkit.heads.finding import unwrapped
 from layerkit.tasks import Task
 from layerkit.tasks.endings import last_activations
 from layerkit.tasks.outputs import split_output
-from layerkit.training.modes import in_evaluation
 
 _NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm)
 
@@ -89,7 +89,7 @@ def check_ending(task: Task, output: Any) -> None:
     task : Task
         Says in ``refused_endings`` what it cannot take.
     output : Tensor, or the outputs of a torchvision model
-        From the model, or from `run_as_written`, where a compiled model hides the history of its output.
+        From the model, with its history.
 
     Raises
     ------
@@ -103,7 +103,7 @@ def check_ending(task: Task, output: Any) -> None:
     """
     task.check_ending(output)
     logits, _ = split_output(output)
-    told = last_activations(logits) != [None]
+    told = any(last_activations(logits))
     if not told and "softmax" in task.refused_endings and _looks_like_probabilities(logits.detach()):
         warn(
             f"Every row of the model's outputs lies between 0 and 1 and sums to 1, as after a softmax, which "
@@ -111,19 +111,45 @@ def check_ending(task: Task, output: Any) -> None:
         )
 
 
-def is_compiled(output: Any) -> bool:
-    """Tell whether a compiled model made an output, so that autograd knows one step of its history."""
-    node = split_output(output)[0].grad_fn
-    return node is not None and node.name() == "CompiledFunctionBackward"
+def check_model(model: nn.Module, task: Task, inputs: Tensor) -> None:
+    """Find what `check_ending` finds where a model's output does not tell: compiled, or in evaluation.
+
+    A copy of the model, with the same weights and without its hooks, answers for two pictures as it was written. A
+    model that cannot be copied or run so is not looked at.
+
+    Raises
+    ------
+    ValueError
+        As `check_ending`.
+    """
+    output = _run_as_written(model, inputs[:2]) if task.refused_endings else None
+    if output is not None:
+        task.check_ending(output)
 
 
 @torch.enable_grad()
-def run_as_written(model: nn.Module, inputs: Tensor) -> Any:
-    """Run a model on two pictures, uncompiled and in evaluation, for a history that tells; leave no trace in it."""
-    inputs = inputs[:2].detach().clone().requires_grad_(inputs.is_floating_point())
-    devices = [inputs.device] if inputs.device.type == "cuda" else []
-    with in_evaluation(model), torch.random.fork_rng(devices), torch.compiler.set_stance("force_eager"):
-        return unwrapped(model)[1](inputs)
+def _run_as_written(model: nn.Module, inputs: Tensor) -> Any:
+    model, inputs = unwrapped(model)[1], inputs.detach().clone()
+    if any("forward" in module.__dict__ for module in model.modules()):
+        return None  # somebody's replacement would run the model itself, not the copy
+    if not any(parameter.requires_grad for parameter in model.parameters()) and inputs.is_floating_point():
+        inputs = inputs.requires_grad_().clone()
+    kind = inputs.device.type
+    devices = [inputs.device] if kind in ("cuda", "xpu") else []
+    try:
+        copy = deepcopy(model, {id(parameter): parameter for parameter in model.parameters()}).eval()
+        for module in copy.modules():
+            module._forward_hooks.clear()
+            module._forward_pre_hooks.clear()
+        with (
+            torch.random.fork_rng(devices, device_type=kind if devices else "cuda"),
+            torch.compiler.set_stance("force_eager"),
+        ):
+            output = copy(inputs)
+            split_output(output)
+    except Exception:  # whatever is wrong shows where the model itself is run
+        return None
+    return output
 
 
 def _looks_like_probabilities(logits: Tensor) -> bool:
