@@ -228,6 +228,7 @@ def trained(pets, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("default:.*could not be read and have no answer")
 def test_from_training_to_the_exported_program(trained, capsys):
     """Each command takes what the one before it left, and says what it did."""
     assert (trained / "curves.png").stat().st_size > 1000
