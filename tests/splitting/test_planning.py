@@ -1,3 +1,4 @@
+import gc
 import itertools
 import os
 import random
@@ -522,3 +523,15 @@ def test_what_is_dealt_is_within_one_of_what_each_part_wants(sizes, data):
     else:
         got = [sum(size for size, part in zip(sizes, dealt, strict=True) if part == p) for p in range(3)]
         assert all(abs(g - w) <= 1 for g, w in zip(got, wanted, strict=True))
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_garbage_collector_is_left_as_it_was(enabled):
+    """It rests only while the rows are made."""
+    try:
+        if not enabled:
+            gc.disable()
+        plan_of({f"{label}/{n}.jpg": f"{label} {n}" for label in ("cat", "dog") for n in range(6)}, valid=2)
+        assert gc.isenabled() == enabled
+    finally:
+        gc.enable()
