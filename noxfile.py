@@ -95,4 +95,10 @@ def tests_oldest(session: nox.Session) -> None:
     pins = lower_bounds(project["dependencies"] + project["optional-dependencies"]["dev"])
     session.install(*pins, ".[dev]")
     # Old releases warn of newer ones beside them, which is theirs to mend and has been mended since.
-    session.run("pytest", "-W", "default::DeprecationWarning", *session.posargs)
+    theirs = (
+        "default::DeprecationWarning",
+        "default::FutureWarning",
+        "default:The given buffer is not writable",
+    )
+    ignored = [word for warning in theirs for word in ("-W", warning)]
+    session.run("pytest", *ignored, *session.posargs)

@@ -205,7 +205,7 @@ def test_saved_loaded_exported_and_original_agree_on_the_demos_pictures(suffix, 
 
     predictor.export(tmp_path / f"x{suffix}", pictures=PICTURES)
 
-    pixels = torch.cat([batch for _, batch in predictor._read_ahead(sorted(PICTURES.glob("*.jpg"))[:40], 8)])
+    pixels = predictor._stack(sorted(PICTURES.glob("*.jpg"))[:40])
     answers, _ = run(tmp_path / f"x{suffix}", pixels)
     asked = predictor(sorted(PICTURES.glob("*.jpg"))[:40])
     wanted = torch.tensor([list(answer.probabilities.values()) for answer in asked])
