@@ -22,7 +22,7 @@ COMMANDS = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; give the status: 0 where it went well, 130 after Ctrl-C."""
+    """Run a command; give 0 where it went well, 1 (of `check` 2) where it did not, and 130 after Ctrl-C."""
     given = _parser().parse_args(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be what no terminal can write

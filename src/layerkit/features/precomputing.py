@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from layerkit.device import choose_hardware
 from layerkit.errors import HeadError
 from layerkit.features.folding import folded_batch_norm
-from layerkit.freezing import modes_of, put_modes
+from layerkit.freezing import in_evaluation
 from layerkit.heads import Site, find_head
 from layerkit.tasks.outputs import split_output
 from layerkit.tasks.targets import map_targets
@@ -62,16 +62,14 @@ def precompute_features(
     hook = site.module.register_forward_pre_hook(lambda _, inputs: caught.append(_pooled(inputs[0], site)))
     features: list[Tensor] = []
     targets: list[Any] = []
-    modes = modes_of(model)
 
     def run(inputs: Tensor) -> Tensor:
         caught.clear()
         model(inputs)
         return caught.pop()
 
-    model.eval()
     try:
-        with ExitStack() as folding:
+        with in_evaluation(model), ExitStack() as folding:
             for inputs, target in batches:
                 inputs, target = each(inputs, target)
                 if not features:
@@ -81,7 +79,6 @@ def precompute_features(
                 targets.append(target)
     finally:
         hook.remove()
-        put_modes(modes)
     if not features:
         raise ValueError("The loader gave no batch; expected at least one picture. Check the folder.")
     return torch.cat(features), map_targets(lambda *parts: torch.cat(parts), *targets)

@@ -11,7 +11,7 @@ from itertools import compress
 from operator import not_
 from pathlib import Path
 from threading import Lock
-from typing import Any, Literal, get_args, overload
+from typing import Any, get_args, overload
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from layerkit.errors import PictureError, count_of, warn
 from layerkit.freezing import modes_of, put_modes
 from layerkit.heads.families import family_of
 from layerkit.heads.finding import unwrapped
+from layerkit.loading.datasets import OnError
 from layerkit.predicting.answers import Prediction, Predictions, answers
 from layerkit.predicting.architectures import Architecture
 from layerkit.predicting.exporting import check_suffix, draw_pictures, write_program
@@ -35,8 +36,6 @@ from layerkit.saving import copies, write_tensors
 from layerkit.tasks import Task
 from layerkit.tasks.classes import shorten
 from layerkit.tasks.outputs import split_output
-
-Errors = Literal["raise", "skip"]
 
 _BATCHES_AHEAD = 1
 _SECONDS_UNTIL_PROGRESS = 2.0
@@ -100,22 +99,22 @@ class Predictor:
         source: bytes | Image.Image | np.ndarray[Any, Any] | Tensor,
         *,
         batch_size: int = 32,
-        errors: Errors = "raise",
+        errors: OnError = "raise",
     ) -> Prediction: ...
     @overload
     def __call__(
-        self, source: list[Any] | tuple[Any, ...], *, batch_size: int = 32, errors: Errors = "raise"
+        self, source: list[Any] | tuple[Any, ...], *, batch_size: int = 32, errors: OnError = "raise"
     ) -> Predictions: ...
     @overload
     def __call__(
-        self, source: str | Path, *, batch_size: int = 32, errors: Errors = "raise"
+        self, source: str | Path, *, batch_size: int = 32, errors: OnError = "raise"
     ) -> Prediction | Predictions: ...
     def __call__(
         self,
         source: Picture | list[Any] | tuple[Any, ...],
         *,
         batch_size: int = 32,
-        errors: Errors = "raise",
+        errors: OnError = "raise",
     ) -> Prediction | Predictions:
         """Answer for one picture or for many.
 
@@ -151,7 +150,7 @@ class Predictor:
         LayerkitWarning
             Pictures were left out.
         """
-        if errors not in get_args(Errors):
+        if errors not in get_args(OnError):
             raise ValueError(
                 f"`errors` is {errors!r}; expected 'raise' or 'skip'. With 'skip', pictures that cannot be read are "
                 "left out, and a warning names them."
@@ -273,7 +272,7 @@ class Predictor:
     def _stack(self, sources: list[Any]) -> Tensor:
         return torch.cat([_stacked(reading) for _, reading in self._read_ahead(sources, 32)])
 
-    def _answer_all(self, sources: list[Any], batch_size: int, errors: Errors) -> Predictions:
+    def _answer_all(self, sources: list[Any], batch_size: int, errors: OnError) -> Predictions:
         from tqdm import tqdm
 
         found = Predictions()

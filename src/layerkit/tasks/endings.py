@@ -20,13 +20,13 @@ _BOUNDS = {"Clamp": "_saved_min", "ClampMin": "_saved_min", "Hardtanh": "_saved_
 _TRANSPARENT = {
     "AdaptiveAvgPool2D", "AdaptiveAvgPool3D", "AsStrided", "AvgPool2D", "Clone", "Div", "Expand", "Index",
     "IndexSelect", "Mean", "Mul", "Narrow", "Permute", "ReshapeAlias", "Select", "Slice", "Split", "Squeeze", "T",
-    "ToCopy",
-    "Transpose", "Unbind", "UnsafeView", "Unsqueeze", "UpsampleBilinear2D", "UpsampleNearest2D", "View", *_BOUNDS,
+    "ToCopy", "Transpose", "Unbind", "UnsafeView", "Unsqueeze", "UpsampleBilinear2D", "UpsampleNearest2D", "View",
+    *_BOUNDS,
 }  # fmt: skip
 """What only changes the shape, the precision, the scale or the range."""
 
-
 _SELECTING = {"Index", "IndexSelect", "Narrow", "Select", "Slice", "Split", "Unbind"}
+"""Of these, what may leave out some of the tensors that were put side by side."""
 
 
 def last_activations(output: Tensor) -> list[str | None]:
