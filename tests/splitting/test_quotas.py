@@ -7,7 +7,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from layerkit.errors import SplitError
-from layerkit.splitting.quotas import apportion, check_amount, fold_quotas, part_quotas, total_of
+from layerkit.splitting.quotas import (
+    apportion,
+    can_be_divided,
+    check_amount,
+    divide,
+    fold_quotas,
+    part_quotas,
+    total_of,
+)
 
 
 @pytest.mark.parametrize("amount", [0, 0.0, 1, 5000, 0.2, 0.999, np.int64(3), np.float32(0.25)])
@@ -59,7 +67,7 @@ def test_apportion_is_the_nearest_of_all_ways(weights, data):
     """No other division within the bounds has a smaller sum of squared differences from the shares."""
     lower = [data.draw(st.integers(0, w)) for w in weights]
     upper = [data.draw(st.integers(low, w)) for low, w in zip(lower, weights, strict=True)]
-    total = data.draw(st.integers(0, sum(weights)))
+    total = data.draw(st.integers(sum(lower), sum(upper)))
     shares = [w * total / sum(weights) for w in weights]
     ways = [
         way
@@ -67,14 +75,59 @@ def test_apportion_is_the_nearest_of_all_ways(weights, data):
         if sum(way) == total
     ]
     given_ = apportion(weights, total, lower, upper)
-    assert (given_ is None) == (not ways)
-    if given_ is not None:
-        assert tuple(given_) in ways
+    assert tuple(given_) in ways
 
-        def distance(way):
-            return sum((n - share) ** 2 for n, share in zip(way, shares, strict=True))
+    def distance(way):
+        return sum((n - share) ** 2 for n, share in zip(way, shares, strict=True))
 
-        assert distance(given_) == pytest.approx(min(map(distance, ways)))
+    assert distance(given_) == pytest.approx(min(map(distance, ways)))
+
+
+def divisions(weights, totals):
+    """Yield every division of each total that keeps the promises, of all that there are."""
+    whole = sum(weights)
+    rows = [
+        [
+            row
+            for row in itertools.product(*(range(1, w) for w in weights))
+            if sum(row) == total
+            and all(abs(n - w * total / whole) <= 1 + 1e-9 for n, w in zip(row, weights, strict=True))
+        ]
+        for total in totals
+    ]
+    for rows_ in itertools.product(*rows):
+        if all(w > sum(column) for w, *column in zip(weights, *rows_, strict=True)):
+            yield [list(row) for row in rows_]
+
+
+@pytest.mark.parametrize("weights", [[4], [2, 2], [5, 3, 3], [3, 3, 3], [7, 2, 4]])
+def test_a_division_is_found_wherever_there_is_one(weights):
+    """All totals are tried against all divisions, of one part and of two that take from the same classes."""
+    counts = range(sum(weights) + 1)
+    for totals in [*itertools.product(counts), *itertools.product(counts, counts)]:
+        ways = list(divisions(weights, totals))
+        assert can_be_divided(weights, totals) == bool(ways), totals
+        if ways:
+            assert divide(weights, totals) in ways, totals
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.integers(3, 40), min_size=2, max_size=30), st.floats(0, 1), st.floats(0, 1))
+def test_what_is_divided_keeps_every_promise(weights, first, second):
+    """Totals that only a joint division can meet are met: each class within one, and something left for train."""
+    whole = sum(weights)
+    most = whole - 2 * len(weights)
+    valid = len(weights) + round(first * (most - len(weights)))
+    test = len(weights) + round(second * (whole - len(weights) - valid - len(weights)))
+    if not can_be_divided(weights, [valid, test]):
+        return
+    rows = divide(weights, [valid, test])
+    assert [sum(row) for row in rows] == [valid, test]
+    for w, *column in zip(weights, *rows, strict=True):
+        assert sum(column) < w
+        for n, total in zip(column, (valid, test), strict=True):
+            assert n > 0
+            assert abs(n - w * total / whole) <= 1 + 1e-9
 
 
 @settings(max_examples=200, deadline=None)
@@ -84,13 +137,14 @@ def test_part_quotas_are_exact_or_an_error_that_names_a_count_that_works(weights
     """Totals are exact, each class is within one of its share, or the message's own remedy works."""
     named = {f"class{i}": w for i, w in enumerate(weights)}
     asked = {"valid": valid, "test": test}
-    for _ in range(4):
+    for _ in range(2):
         try:
             quotas = part_quotas(named, asked, {})
             break
         except SplitError as error:
-            part, count = str(error).split(": ")[-1].split(" would do")[0].split("=")
-            asked[part] = int(count)
+            for remedy in str(error).split(": ")[-1].split(" would do")[0].split(", "):
+                part, count = remedy.split("=")
+                asked[part] = int(count)
     else:
         pytest.fail("the remedies lead nowhere")
     whole = sum(weights)

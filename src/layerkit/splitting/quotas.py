@@ -61,9 +61,7 @@ def total_of(amount: float, count: int) -> int:
     return amount if isinstance(amount, int) else math.floor(amount * count + 0.5)
 
 
-def apportion(
-    weights: Sequence[int], total: int, lower: Sequence[int], upper: Sequence[int]
-) -> list[int] | None:
+def apportion(weights: Sequence[int], total: int, lower: Sequence[int], upper: Sequence[int]) -> list[int]:
     """Divide `total` among classes as nearly in proportion to `weights` as whole numbers and bounds allow.
 
     Parameters
@@ -71,14 +69,14 @@ def apportion(
     weights : sequence of int
         The size of each class.
     total : int
-        What is divided.
+        What is divided; not less than the sum of `lower`, not more than that of `upper`.
     lower, upper : sequence of int
         The least and the most that each class may get.
 
     Returns
     -------
-    list of int or None
-        What each class gets, or None where the bounds do not let the total be met.
+    list of int
+        What each class gets.
 
     Notes
     -----
@@ -87,8 +85,6 @@ def apportion(
     the sum of squared differences. Where no bound interferes, each class ends within one file of its share.
     Shares are compared as integers (multiplied by the sum of weights), so that every machine agrees.
     """
-    if not sum(lower) <= total <= sum(upper):
-        return None
     whole = sum(weights)
     shares = [weight * total for weight in weights]
     given = [min(max(s // whole, low), up) for s, low, up in zip(shares, lower, upper, strict=True)]
@@ -107,24 +103,6 @@ def apportion(
         if given[c] != bound[c]:
             heapq.heappush(heap, (excess + whole, order, c))
     return given
-
-
-def within_one(given: Sequence[int], weights: Sequence[int], total: int) -> bool:
-    """Tell whether each class is within one file of its share of `total`.
-
-    Parameters
-    ----------
-    given, weights : sequence of int
-        What each class got, and its size.
-    total : int
-        What was divided.
-
-    Returns
-    -------
-    bool
-    """
-    whole = sum(weights)
-    return all(abs(x * whole - weight * total) <= whole for x, weight in zip(given, weights, strict=True))
 
 
 def part_quotas(
@@ -152,26 +130,129 @@ def part_quotas(
         If a class has too few files, or the asked totals leave one without a file on some side, or further
         from its share than one file. Where files are settled, the quotas are then the nearest that can be.
     """
-    parts = [*asked, "train"]
-    _refuse_small_classes(sizes, parts)
+    _refuse_small_classes(sizes, [*asked, "train"])
     weights = list(sizes.values())
-    quotas = {part: [placed.get(part, {}).get(label, 0) for label in sizes] for part in parts}
-    for part, amount in asked.items():
-        others = [quotas[other] for other in parts if other != part]
+    totals = [total_of(amount, sum(weights)) for amount in asked.values()]
+    if placed:
+        held = [[placed.get(part, {}).get(label, 0) for label in sizes] for part in (*asked, "train")]
+        quotas = _top_up(weights, totals, held)
+    elif can_be_divided(weights, totals):
+        quotas = divide(weights, totals)
+    else:
+        raise SplitError(_contradiction(asked, weights, totals))
+    train = [size - sum(held_out) for size, *held_out in zip(weights, *quotas, strict=True)]
+    return dict(zip((*asked, "train"), (*quotas, train), strict=True))
+
+
+def _top_up(weights: list[int], totals: list[int], held: list[list[int]]) -> list[list[int]]:
+    """Add to what each part holds already, the last one being train; come as near to the totals as that allows."""
+    quotas = [row[:] for row in held]
+    for part, wanted in enumerate(totals):
+        others = quotas[:part] + quotas[part + 1 :]
         reserved = [sum(max(1, n) for n in column) for column in zip(*others, strict=True)]
-        lower = [max(1, n) for n in quotas[part]]
-        upper = [size - kept for size, kept in zip(weights, reserved, strict=True)]
-        total = total_of(amount, sum(weights))
-        if placed:
-            lower = [min(low, max(n, up)) for low, n, up in zip(lower, quotas[part], upper, strict=True)]
-            upper = [max(low, up) for low, up in zip(lower, upper, strict=True)]
-            total = min(max(total, sum(lower)), sum(upper))
-        quota = apportion(weights, total, lower, upper)
-        if quota is None or not (placed or within_one(quota, weights, total)):
-            raise SplitError(_contradiction(part, amount, total, weights, lower, upper))
-        quotas[part] = quota
-    quotas["train"] = [size - sum(quotas[part][c] for part in asked) for c, size in enumerate(weights)]
+        free = [size - kept for size, kept in zip(weights, reserved, strict=True)]
+        lower = [min(max(1, n), max(n, up)) for n, up in zip(quotas[part], free, strict=True)]
+        upper = [max(low, up) for low, up in zip(lower, free, strict=True)]
+        total = min(max(wanted, sum(lower)), sum(upper))
+        quotas[part] = apportion(weights, total, lower, upper)
+    return quotas[:-1]
+
+
+def can_be_divided(weights: Sequence[int], totals: Sequence[int]) -> bool:
+    """Tell whether each part can have its total, with every class within one file of its share, and on every side.
+
+    Parameters
+    ----------
+    weights : sequence of int
+        The size of each class.
+    totals : sequence of int
+        The total of each held-out part, of which there are at most two.
+
+    Returns
+    -------
+    bool
+
+    Notes
+    -----
+    Within a class, what two parts may have is a box with one corner cut off, where they would leave train nothing.
+    Such sets are integral generalized polymatroids, whose sum is found bound by bound (Frank 2011, Connections in
+    Combinatorial Optimization, chapter 14): three comparisons decide for all classes.
+    """
+    least, most = _bounds(weights, totals)
+    for total, lows, ups in zip(totals, least, most, strict=True):
+        if not sum(lows) <= total <= sum(ups) or any(low > up for low, up in zip(lows, ups, strict=True)):
+            return False
+    together: int = sum(min(size - 1, sum(ups)) for size, *ups in zip(weights, *most, strict=True))
+    return sum(totals) <= together
+
+
+def _bounds(weights: Sequence[int], totals: Sequence[int]) -> tuple[list[list[int]], list[list[int]]]:
+    """Say, by part and class, how few and how many files are within one of the share and leave the others some."""
+    whole = sum(weights)
+    shares = [[weight * total for weight in weights] for total in totals]
+    least = [[max(1, -(-share // whole) - 1) for share in row] for row in shares]
+    free = [size - 1 - sum(lows) for size, *lows in zip(weights, *least, strict=True)]
+    most = [
+        [min(share // whole + 1, low + more) for share, low, more in zip(row, lows, free, strict=True)]
+        for row, lows in zip(shares, least, strict=True)
+    ]
+    return least, most
+
+
+def divide(weights: Sequence[int], totals: Sequence[int]) -> list[list[int]]:
+    """Give each part its total, where `can_be_divided` says that it is possible.
+
+    Parameters
+    ----------
+    weights, totals : sequence of int
+        As in `can_be_divided`.
+
+    Returns
+    -------
+    list of lists of int
+        By part and class. Each part has the division nearest to the shares, unless two parts together would leave
+        train nothing of some class: then a part exchanges a file of it for one of a class that has more.
+    """
+    least, most = _bounds(weights, totals)
+    quotas = [
+        apportion(weights, total, lows, ups) for total, lows, ups in zip(totals, least, most, strict=True)
+    ]
+    left = [size - 1 - sum(column) for size, *column in zip(weights, *quotas, strict=True)]
+    for c in range(len(weights)):
+        while left[c] < 0:
+            path = _exchanges(c, quotas, least, most, left)
+            for part, taken, given in path:
+                quotas[part][taken] -= 1
+                quotas[part][given] += 1
+            left[c] += 1
+            left[path[-1][2]] -= 1
     return quotas
+
+
+def _exchanges(
+    start: int, quotas: list[list[int]], least: list[list[int]], most: list[list[int]], left: list[int]
+) -> list[tuple[int, int, int]]:
+    """Find the fewest exchanges (part, class less one, class more one) from a class to one that has a file left.
+
+    They are an augmenting path, searched breadth first (Edmonds and Karp 1972).
+    """
+    came: dict[int, tuple[int, int, int]] = {}
+    queue = [start]
+    for taken in queue:  # which grows
+        for part, quota in enumerate(quotas):
+            if quota[taken] == least[part][taken]:
+                continue
+            for given in range(len(left)):
+                if given == start or given in came or quota[given] == most[part][given]:
+                    continue
+                came[given] = part, taken, given
+                if left[given] > 0:
+                    path = [came[given]]
+                    while path[0][1] != start:
+                        path.insert(0, came[path[0][1]])
+                    return path
+                queue.append(given)
+    raise AssertionError("no division was found where there is one")
 
 
 def _refuse_small_classes(sizes: Mapping[str, int], parts: Sequence[str]) -> None:
@@ -186,28 +267,47 @@ def _refuse_small_classes(sizes: Mapping[str, int], parts: Sequence[str]) -> Non
         )
 
 
-def _contradiction(
-    part: str, amount: float, total: int, weights: list[int], lower: list[int], upper: list[int]
-) -> str:
-    def works(count: int) -> bool:
-        quota = apportion(weights, count, lower, upper)
-        return quota is not None and within_one(quota, weights, count)
-
-    # Above what was asked if there is one; in a large folder one that is far away is not worth a long search.
-    above = range(max(total + 1, sum(lower)), sum(upper) + 1)
-    below = range(min(total - 1, sum(upper)), sum(lower) - 1, -1)
-    most = max(1, _MOST_WORK // len(weights))
-    better = next(filter(works, itertools.chain(above[:most], below[:most])), None)
+def _contradiction(asked: Mapping[str, float], weights: list[int], totals: list[int]) -> str:
+    whole = sum(weights)
+    better = _nearest_divisible(weights, totals)
+    changed = [
+        f"{part}={count}" for part, count, total in zip(asked, better, totals, strict=False) if count != total
+    ]
+    what = " and ".join(
+        f"`{part}` is {amount!r}, {count_of(total, 'picture')} of {whole}"
+        for (part, amount), total in zip(asked.items(), totals, strict=True)
+        if not can_be_divided(weights, [total])
+    )
+    if not what:
+        what = " and ".join(f"`{part}` is {amount!r}" for part, amount in asked.items())
+        what += f", together {count_of(sum(totals), 'picture')} of {whole}"
     remedy = (
-        f"{part}={better} would do"
-        if better
+        f"{', '.join(changed)} would do"
+        if len(better) == len(totals)
         else "no count near it would do: ask for less, here or in the other part"
     )
     return (
-        f"`{part}` is {amount!r}, {count_of(total, 'picture')} of {sum(weights)}, which cannot be divided "
-        f"among {len(weights)} classes; expected at least one picture of each class on every side, and each "
-        f"class within one picture of its share: {remedy}, or pass stratify=False"
+        f"{what}, which cannot be divided among {len(weights)} classes; expected at least one picture of each "
+        f"class on every side, and each class within one picture of its share: {remedy}, or pass stratify=False"
     )
+
+
+def _nearest_divisible(weights: list[int], totals: list[int]) -> list[int]:
+    """Find totals that can be divided, part by part, larger ones before smaller ones; stop where there is none near.
+
+    In a large folder a count that is far away is not worth a long search.
+    """
+    better: list[int] = []
+    most_tried = max(1, _MOST_WORK // len(weights))
+    for total in totals:
+        above = range(total, sum(weights))[:most_tried]
+        below = range(total - 1, 0, -1)[:most_tried]
+        counts = itertools.chain(above, below)
+        found = next((count for count in counts if can_be_divided(weights, [*better, count])), None)
+        if found is None:
+            break
+        better.append(found)
+    return better
 
 
 def fold_quotas(sizes: Sequence[int], k: int) -> list[list[int]]:
