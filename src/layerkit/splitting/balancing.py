@@ -4,13 +4,14 @@ import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from layerkit.splitting.enumerating import best_of_all_ways
+
 Shape = tuple[tuple[int, int], ...]  # (class, number of files) of a unit, sorted by class
 Unit = tuple[int, Shape]  # its first file, and its shape
 Score = tuple[int, int, int]
 
 _MOST_CHANGES = 2_000
 _MOST_TRIED = 40
-_MOST_STATES = 50_000
 _MOST_PARTS = 3
 _MOST_ORDERS = 32
 _MOST_BITS = 100_000_000
@@ -61,16 +62,16 @@ def balance(units: Sequence[Unit], part_of: list[int], goal: Goal, room: list[li
     To meet such goals exactly is a form of the subset-sum problem. Where all units of a class are of that class
     alone, it is solved for each class by a table of the sums that can be reached (dynamic programming; Martello
     and Toth 1990, Knapsack Problems, chapter 4). Units of several classes couple these problems, for which no fast
-    method is known: single moves and exchanges, the best first, settle nearly all real cases. Where they stop
-    short and the units are few, all ways of distributing them are gone through. Units of one shape are
-    interchangeable: only shapes are compared.
+    method is known: single moves and exchanges, the best first, settle nearly all cases of many units. Where they
+    stop short, the units are dealt anew (`best_of_all_ways`). Units of one shape are interchangeable: only shapes
+    are compared.
     """
     _fill_exactly(units, part_of, room)
     search = _Search(units, part_of, goal, room)
-    while search.changes < _MOST_CHANGES and not search.is_done() and search.improve():
-        pass
+    search.improve()
     if not search.is_done():
-        search.try_everything(units)
+        search.deal_anew(units)
+        search.improve()
     for part, shapes in enumerate(search.held):
         for firsts in shapes.values():
             for first in firsts:
@@ -168,7 +169,6 @@ class _Search:
         self.held: list[dict[Shape, list[int]]] = [{} for _ in goal.quotas]
         for first, shape in units:
             self.held[part_of[first]].setdefault(shape, []).append(first)
-        self.changes = 0
 
     def is_done(self) -> bool:
         """Tell whether totals are met, no class is missing, and each is within one file of its share."""
@@ -182,8 +182,13 @@ class _Search:
                     return False
         return True
 
-    def improve(self) -> bool:
-        """Make the best move or exchange; return False if none improves."""
+    def improve(self) -> None:
+        """Make the best move or exchange, as long as one improves and something is left to be improved."""
+        for _ in range(_MOST_CHANGES):
+            if self.is_done() or not self._improve_once():
+                return
+
+    def _improve_once(self) -> bool:
         best: tuple[Score, int, int, Shape, Shape] | None = None
         for p, q in itertools.combinations(range(len(self.counts)), 2):
             there, back = self._promising(p, q), self._promising(q, p)
@@ -196,35 +201,28 @@ class _Search:
         _, p, q, s, t = best
         self._carry(p, q, s)
         self._carry(q, p, t)
-        self.changes += 1
         return True
 
-    def try_everything(self, units: Sequence[Unit]) -> None:
-        """Find the best of all distributions, unless they are too many."""
-        free = [list(counts) for counts in self.counts]
+    def deal_anew(self, units: Sequence[Unit]) -> None:
+        """Take the best of all ways of distributing the units, if it is better and they are not too many."""
+        settled = [list(counts) for counts in self.counts]
         for part, shapes in enumerate(self.held):
             for shape, firsts in shapes.items():
                 for c, n in shape:
-                    free[part][c] -= n * len(firsts)
-        start = tuple(map(tuple, free))
-        layers: list[dict[tuple[tuple[int, ...], ...], tuple[tuple[tuple[int, ...], ...], int]]] = []
-        states: Sequence[tuple[tuple[int, ...], ...]] = [start]
-        for _, shape in units:
-            layer: dict[tuple[tuple[int, ...], ...], tuple[tuple[tuple[int, ...], ...], int]] = {}
-            for state in states:
-                for part in range(len(free)):
-                    layer.setdefault(_with(state, part, shape), (state, part))
-            layers.append(layer)
-            states = list(layer)
-            if sum(map(len, layers)) > _MOST_STATES:
-                return
-        state = min(states, key=self._score_of_all)
-        if self._score_of_all(state) >= self._score_of_all(self.counts):
+                    settled[part][c] -= n * len(firsts)
+        part_of = best_of_all_ways([shape for _, shape in units], settled, self.goal.asked)
+        if part_of is None:
             return
-        self.held = [{} for _ in free]
-        for (first, shape), layer in zip(reversed(units), reversed(layers), strict=True):
-            state, part = layer[state]
-            self.held[part].setdefault(shape, []).append(first)
+        counts = settled
+        for (_, shape), part in zip(units, part_of, strict=True):
+            for c, n in shape:
+                counts[part][c] += n
+        if self._score_of_all(counts) < self._score_of_all(self.counts):
+            self.counts = counts
+            self.totals = [sum(row) for row in counts]
+            self.held = [{} for _ in counts]
+            for (first, shape), part in zip(units, part_of, strict=True):
+                self.held[part].setdefault(shape, []).append(first)
 
     def _promising(self, p: int, q: int) -> list[Shape]:
         """Return the shapes that part p would best give to part q."""
@@ -267,10 +265,3 @@ class _Search:
             self.counts[q][c] += n
             self.totals[p] -= n
             self.totals[q] += n
-
-
-def _with(state: tuple[tuple[int, ...], ...], part: int, shape: Shape) -> tuple[tuple[int, ...], ...]:
-    counts = list(state[part])
-    for c, n in shape:
-        counts[c] += n
-    return (*state[:part], tuple(counts), *state[part + 1 :])
