@@ -19,7 +19,7 @@ SCRIPT = """
 import json, os, signal, sys
 import torch
 from torch import nn
-from layerkit import Multiclass, Preset, evaluate, fit, folder_loaders
+from layerkit import Binary, Multiclass, MultiTask, Preset, evaluate, fit, folder_loaders, table_loaders
 
 class Watch:
     def __init__(self, settings):
@@ -38,12 +38,28 @@ def train(folder, settings):
     torch.manual_seed(0)
     norm = nn.BatchNorm2d(6) if settings.get("norm") else nn.Identity()
     model = nn.Sequential(
-        nn.Conv2d(3, 6, 3, stride=2), norm, nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(24, 2)
+        nn.Conv2d(3, 6, 3, stride=2), norm, nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(),
+        nn.Linear(24, 3 if settings.get("several") else 2),
     )
-    data = folder_loaders(
-        settings["pictures"], preset=Preset(24), batch_size=settings.get("batch_size", 10), seed=1
-    )
-    task, watch = Multiclass(data.classes, class_weight=settings.get("weights")), Watch(settings)
+    options = {"preset": Preset(24), "batch_size": settings.get("batch_size", 10), "seed": 1}
+    if settings.get("several"):
+        data = table_loaders(
+            settings["pictures"] + "/table.csv", settings["pictures"], path="path", part="part",
+            target={"name": "name", "even": "even"}, augment="standard", **options
+        )
+    else:
+        data = folder_loaders(settings["pictures"], **options)
+    weights = settings.get("weights")
+    if settings.get("several"):
+        task = MultiTask(
+            {"name": Multiclass(data.classes["name"], class_weight=weights), "even": Binary()},
+            loss_weights="uncertainty",
+        )
+    elif settings.get("plain"):
+        task = nn.CrossEntropyLoss(torch.tensor(weights))
+    else:
+        task = Multiclass(data.classes, class_weight=weights)
+    watch = Watch(settings)
     run = fit(
         model, task, data.train, data.valid, epochs=4, seed=3, lr=0.01, schedule="constant", callbacks=[watch],
         frozen_epochs=settings.get("frozen", 0), checkpoint=f"{folder}/run", progress=True,
@@ -74,6 +90,11 @@ def pictures(tmp_path_factory) -> Path:
                 Image.new("RGB", (30, 28), (5 * number + label, 90 * label, 200 - 3 * number)).save(
                     root / part / name / f"{number}.png"
                 )
+    rows = [
+        f"{path.relative_to(root).as_posix()},{path.parts[-3]},{path.parts[-2]},{int(path.stem) % 2}"
+        for path in sorted(root.rglob("*.png"))
+    ]
+    (root / "table.csv").write_text("\n".join(["path,part,name,even", *rows]))
     return root
 
 
@@ -138,6 +159,8 @@ def alone(pictures, few, tmp_path_factory):
         smaller={"pictures": str(pictures), "batch_size": 8},
         few={"pictures": str(few), "batch_size": 4},
         weights={"pictures": str(pictures), "weights": [1.0, 9.0]},
+        plain={"pictures": str(pictures), "weights": [1.0, 9.0], "plain": True},
+        several={"pictures": str(pictures), "weights": [1.0, 9.0], "several": True},
     )
     return {name: only for name, (only,) in runs.items()}
 
@@ -148,8 +171,9 @@ def two(pictures, tmp_path_factory):
     with_norm = {"pictures": str(pictures), "norm": True}
     weights = {"pictures": str(pictures), "weights": [1.0, 9.0]}
     return start(
-        tmp_path_factory.mktemp("two"), 2, full={"pictures": str(pictures)}, norm=with_norm, weights=weights
-    )
+        tmp_path_factory.mktemp("two"), 2, full={"pictures": str(pictures)}, norm=with_norm, weights=weights,
+        plain={**weights, "plain": True}, several={**weights, "several": True},
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +196,10 @@ def assert_close(one, other, tolerance=1e-4):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("processes", "name"), [("two", "full"), ("two", "weights"), ("four", "frozen")])
+@pytest.mark.parametrize(
+    ("processes", "name"),
+    [("two", "full"), ("two", "weights"), ("two", "plain"), ("two", "several"), ("four", "frozen")],
+)
 def test_several_processes_do_what_one_does(processes, name, alone, request):
     """The same global batches, the same figures and weights within float tolerance, the same in each process."""
     runs, said = request.getfixturevalue(processes)

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 
-from layerkit import LayerkitWarning, Multiclass, NonFiniteError, Regression, evaluate, fit
+from layerkit import Binary, LayerkitWarning, Multiclass, MultiTask, NonFiniteError, Regression, evaluate, fit
 from layerkit.training.schedules import per_batch
 
 
@@ -148,6 +148,78 @@ def test_accumulation_weighs_a_short_last_group(linear, options):
         ends.append((model.weight.detach().clone(), run.history[-1]["train_loss"]))
     torch.testing.assert_close(ends[0][0], ends[1][0])
     assert ends[0][1] == pytest.approx(ends[1][1], rel=1e-5)
+
+
+def several(**options):
+    """Make a task of three parts, each of which divides its loss by something else."""
+    parts = {
+        "shape": Multiclass(2, class_weight=[1.0, 7.0]),
+        "kind": Multiclass(2, ignore_index=9),
+        "on": Binary(),
+    }
+    return MultiTask(parts, **options)
+
+
+def several_targets(n):
+    return {
+        "shape": uneven_targets(n, False),
+        "kind": uneven_targets(n, True),
+        "on": torch.arange(n) % 3 == 0,
+    }
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        several,
+        lambda: several(loss_weights={"shape": 1.0, "kind": 3.0, "on": 0.5}),
+        lambda: several(loss_weights="uncertainty"),
+        lambda: nn.CrossEntropyLoss(weight=torch.tensor([1.0, 7.0])),
+        lambda: nn.CrossEntropyLoss(torch.tensor([1.0, 7.0]), ignore_index=9, label_smoothing=0.1),
+    ],
+    ids=["sum", "weighted sum", "learned sum", "plain", "plain, ignoring"],
+)
+def test_accumulation_weighs_each_part_and_a_plain_loss_too(make):
+    """Batches accumulated in twos, and evaluated in pieces, come to what torch makes of the whole at once."""
+    inputs = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
+    is_plain = isinstance(make(), nn.CrossEntropyLoss)
+    targets = uneven_targets(20, make().ignore_index == 9) if is_plain else several_targets(20)
+
+    def batches(size):
+        pieces = [slice(start, start + size) for start in range(0, 20, size)]
+        return [
+            (inputs[p], targets[p] if is_plain else {name: column[p] for name, column in targets.items()})
+            for p in pieces
+        ]
+
+    ends = []
+    for size, accumulate in ((20, 1), (8, 3)):
+        torch.manual_seed(0)
+        model, task = nn.Linear(4, 2 if is_plain else 5), make()
+        run = fit(
+            model, task, batches(size), batches(size), epochs=2, accumulate=accumulate,
+            optimizer=torch.optim.SGD, lr=0.5, metrics={}, progress=False,
+        )  # fmt: skip
+        measured = float(evaluate(model, task, batches(size), metrics={})["loss"])
+        learned = [p.detach().clone() for p in task.parameters()]
+        ends.append((model.weight.detach().clone(), learned, run.history[1]["train_loss"], measured))
+        with torch.no_grad():
+            whole = task(model(inputs), targets) if is_plain else task.loss(model(inputs), targets)
+        assert measured == pytest.approx(whole.item(), rel=1e-5)
+    torch.testing.assert_close(ends[0], ends[1])
+
+
+def test_the_loss_of_a_part_is_that_of_all_its_pictures():
+    """`<part>_loss` over batches of unequal weight equals the part's loss of all at once."""
+    inputs, targets = torch.randn(20, 4, generator=torch.Generator().manual_seed(0)), several_targets(20)
+    batches = [(inputs[p], {k: v[p] for k, v in targets.items()}) for p in (slice(0, 8), slice(8, 20))]
+    model, task = nn.Linear(4, 5), several()
+    figures = evaluate(model, task, batches)
+    with torch.no_grad():
+        whole = task.part_losses(model(inputs), task.check(targets))
+    assert [figures[f"{name}_loss"] for name in whole] == pytest.approx(
+        [loss.item() for loss in whole.values()]
+    )
 
 
 def test_clip_norm_bounds_the_step(blobs, linear):

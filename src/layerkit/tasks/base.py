@@ -116,6 +116,10 @@ class Task(nn.Module, ABC):
     def criterion(self, logits: Tensor, target: Any) -> Tensor:
         """Compare float32 logits (N, out_features, ...) with checked targets; give the mean, a scalar."""
 
+    def terms(self, logits: Tensor, target: Any) -> Tensor:
+        """Give what `criterion` sums, where each term is a mean of its own: (num_terms,), or a scalar for one."""
+        return self.criterion(logits, target)
+
     def loss(self, output: Any, target: Any) -> Tensor:
         """Compare a model's raw output with the targets.
 
@@ -171,27 +175,42 @@ class Task(nn.Module, ABC):
                         f"model: replace_head(model, task).{task._ending_hint}"
                     )
 
-    def checked_loss(self, output: Any, target: Any) -> Tensor:
-        """Do as `loss` does with targets that `check` gave, whose values are not looked at again."""
+    def checked_loss(self, output: Any, target: Any, shares: Tensor | None = None) -> Tensor:
+        """Do as `loss` does with targets that `check` gave, whose values are not looked at again.
+
+        Of a piece of a batch, `shares` says how much of the batch's mean it makes up, (num_terms,) or a scalar.
+        """
+        terms = self.checked_terms(output, target)
+        if shares is not None:
+            terms = terms * shares
+        return terms.sum() if terms.ndim else terms
+
+    def checked_terms(self, output: Any, target: Any) -> Tensor:
+        """Give the terms that `checked_loss` sums, of all outputs, auxiliary ones included."""
         if self.needs_targets:
             raise RuntimeError(
                 f"{self} has not seen the training targets yet; expected task.prepare(targets) before the "
                 "first loss. fit() does it by itself; in a loop of your own, call it once."
             )
         logits, auxiliary = split_output(output)
-        loss = self._compare(logits, target)
+        terms = self._compare(logits, target)
         for weight, extra in auxiliary:
-            loss = loss + weight * self._compare(extra, target)
-        return loss
+            terms = terms + weight * self._compare(extra, target)
+        return terms
+
+    @property
+    def num_terms(self) -> int:
+        """How many means the loss is a sum of."""
+        return 1
 
     @property
     def counts_evenly(self) -> bool:
-        """Whether `criterion` divides by the number of samples; else `weight_of` says by what."""
+        """Whether every term is divided by the number of samples; else `weight_of` says by what."""
         return True
 
     def weight_of(self, target: Any) -> Tensor:
-        """Say how much checked targets count in a mean over several batches: what `criterion` divides by."""
-        return torch.tensor(float(len(target)))
+        """Say how much checked targets count in means over several batches: what each term is divided by."""
+        return torch.tensor(float(len(target)), device=target.device)
 
     def activate(self, logits: Tensor) -> Any:
         """Turn logits into what people read: probabilities, or values in the user's units."""
@@ -240,7 +259,7 @@ class Task(nn.Module, ABC):
                 "collate_fn."
             )
         self._check_fit(logits, target)
-        return self.criterion(logits, target)
+        return self.terms(logits, target)
 
     def _concerned(self, endings: list[str | None]) -> list[tuple["Task", str | None]]:
         """Say which task meets which of a model's endings."""

@@ -124,12 +124,35 @@ class MultiTask(Task):
 
     def criterion(self, logits: Tensor, target: Mapping[str, Any]) -> Tensor:
         """Give the weighted sum of the parts' losses."""
+        return self.terms(logits, target).sum()
+
+    def terms(self, logits: Tensor, target: Mapping[str, Any]) -> Tensor:
+        """Give the weighted loss of each part and, where the weights are learned, the price of these."""
         losses = self.part_losses(logits, target)
         if self.log_variances is None:
-            return torch.stack([self.loss_weights[name] * loss for name, loss in losses.items()]).sum()
+            return torch.stack([self.loss_weights[name] * loss for name, loss in losses.items()])
         halves = [0.5 if isinstance(part, Regression) else 1.0 for part in self._tasks().values()]
-        scaled = [half * loss for half, loss in zip(halves, losses.values(), strict=True)]
-        return (self.log_variances.neg().exp() * torch.stack(scaled) + self.log_variances / 2).sum()
+        scaled = torch.stack([half * loss for half, loss in zip(halves, losses.values(), strict=True)])
+        return torch.cat(
+            [self.log_variances.neg().exp() * scaled, self.log_variances.sum(0, keepdim=True) / 2]
+        )
+
+    @property
+    def num_terms(self) -> int:
+        """One for each part, and one for learned weights."""
+        return len(self.parts) + (self.log_variances is not None)
+
+    @property
+    def counts_evenly(self) -> bool:
+        """Whether all parts do."""
+        return all(part.counts_evenly for part in self._tasks().values())
+
+    def weight_of(self, target: Mapping[str, Any]) -> Tensor:
+        """Say what each part's loss is divided by; the price of learned weights counts by samples."""
+        weights = [part.weight_of(target[name]) for name, part in self._tasks().items()]
+        if self.log_variances is not None:
+            weights.append(super().weight_of(next(iter(target.values()))))
+        return torch.stack(weights)
 
     def part_losses(self, logits: Tensor, target: Mapping[str, Any]) -> dict[str, Tensor]:
         """Give each part's loss of checked targets, unweighted."""
@@ -164,13 +187,14 @@ class MultiTask(Task):
     def metric_inputs(
         self, logits: Tensor, target: Mapping[str, Any]
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Give dicts of what each part's metrics compare; to ``<part>.loss`` the loss and its samples."""
+        """Give dicts of what each part's metrics compare; to ``<part>.loss`` the loss and its weight."""
         shares = self._share_out(logits)
         losses = self.part_losses(logits, target)
         answers, targets = {}, {}
         for name, part in self._tasks().items():
             answers[name], targets[name] = part.metric_inputs(shares[name], target[name])
-            answers[_loss_of(name)], targets[_loss_of(name)] = losses[name], len(logits)
+            counted = len(logits) if part.counts_evenly else part.weight_of(target[name])
+            answers[_loss_of(name)], targets[_loss_of(name)] = losses[name], counted
         return answers, targets
 
     def constant_logits(self, targets: Mapping[str, Any]) -> Tensor:

@@ -149,7 +149,7 @@ class Multiclass(Task):
     def weight_of(self, target: Tensor) -> Tensor:
         """Add up the weights of the targets' classes; mixed targets count by their number, as in torch."""
         if target.is_floating_point():
-            return target.new_tensor(len(target))
+            return super().weight_of(target)
         return self._sum_of_weights(target)
 
     def activate(self, logits: Tensor) -> Tensor:

@@ -189,7 +189,7 @@ class Trainer:
         """Have pieces count by the weights of their classes instead of by their numbers of samples."""
         # A process that has run short of samples borrows one, which counts for nothing.
         weights = [self.task.weight_of(target) * bool(share) for _, target, share in pieces]
-        whole = torch.stack(weights).sum()
+        whole = torch.stack(weights).sum(0)
         if self.world > 1:
             distributed.sum_over_all(whole)
         return [
@@ -200,13 +200,14 @@ class Trainer:
     def _backward(self, inputs: Tensor, target: Any, weight: float | Tensor, *, is_last: bool) -> Any:
         # The processes add their gradients up once a step, not once for each of its batches.
         with NO_CONTEXT if is_last or self._shared is None else self._shared.no_sync():
+            shares = weight if isinstance(weight, Tensor) else None
             with self.hardware.autocast():
-                loss, output = self._forward(inputs, target)
+                loss, output = self._forward(inputs, target, shares)
             if self._is_first_batch:
                 check_model(self.model, self.task, inputs)
                 check_ending(self.task, output)
                 self._is_first_batch = False
-            if isinstance(weight, Tensor) or weight != 1:
+            if shares is None and weight != 1:
                 loss = loss * weight
             (loss if self.scaler is None else self.scaler.scale(loss)).backward()
         return loss.item() if loss.device.type == "cpu" else loss.detach()
@@ -275,14 +276,16 @@ class _WithLoss(nn.Module):
         super().__init__()
         self.model, self.task = model, task
 
-    def forward(self, inputs: Tensor, target: Any) -> tuple[Tensor, Any]:
-        """Give the loss, and the model's raw output."""
-        return _loss_and_output(self.model, self.task, inputs, target)
+    def forward(self, inputs: Tensor, target: Any, shares: Tensor | None = None) -> tuple[Tensor, Any]:
+        """Give the loss, or the share that a piece has in it, and the model's raw output."""
+        return _loss_and_output(self.model, self.task, inputs, target, shares)
 
 
-def _loss_and_output(model: nn.Module, task: Task, inputs: Tensor, target: Any) -> tuple[Tensor, Any]:
+def _loss_and_output(
+    model: nn.Module, task: Task, inputs: Tensor, target: Any, shares: Tensor | None = None
+) -> tuple[Tensor, Any]:
     output = model(inputs)
-    return task.checked_loss(output, target), output
+    return task.checked_loss(output, target, shares), output
 
 
 @torch.no_grad()
@@ -309,15 +312,15 @@ def validate(
         for metric in metrics.values():
             metric.sync_on_compute = is_shared
     exact = torch.float32 if hardware.device.type == "mps" else torch.float64
-    total, weights = torch.zeros(2, dtype=exact, device=hardware.device)
+    total, weights = torch.zeros(2, task.num_terms, dtype=exact, device=hardware.device)
     images = 0
     for inputs, target in map(_pair, batches):
         target = _to_device(task.check(target), hardware.device)
         with hardware.autocast():
             output = model(hardware.move(inputs))
-            loss = task.checked_loss(output, target)
+            terms = task.checked_terms(output, target)
         counted = len(inputs) if task.counts_evenly else task.weight_of(target).to(exact)
-        total += loss.to(exact) * counted
+        total += terms.to(exact) * counted
         weights += counted
         images += len(inputs)
         logits, _ = split_output(output)
@@ -329,11 +332,12 @@ def validate(
             progress.advance(len(inputs) * world)
         between()
     if world > 1:
-        sums = distributed.sum_over_all(torch.stack([total, weights, total.new_tensor(images)]))
-        total, weights, images = sums[0], sums[1], round(sums[2].item())
+        counts = total.new_full(total.shape, images)
+        total, weights, counts = distributed.sum_over_all(torch.stack([total, weights, counts]))
+        images = round(counts[0].item())
     _check_not_empty(images)
     values = {} if metrics is None else metrics.compute()
-    return {"loss": total.item() / weights.item(), **{name: float(value) for name, value in values.items()}}
+    return {"loss": (total / weights).sum().item(), **{name: float(value) for name, value in values.items()}}
 
 
 def shares_of(batches: Iterable[Batch], world: int = 1) -> Iterator[Share]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -13,6 +14,7 @@ Loss = Callable[[Tensor, Any], Tensor]
 
 _ELEMENTWISE = (nn.MSELoss, nn.L1Loss, nn.HuberLoss, nn.SmoothL1Loss)
 _ELEMENTWISE_FUNCTIONS = (F.mse_loss, F.l1_loss, F.huber_loss, F.smooth_l1_loss)
+_OF_CLASSES = (nn.CrossEntropyLoss, nn.NLLLoss)
 _ON_LOGITS = (nn.CrossEntropyLoss, nn.BCEWithLogitsLoss, nn.MultiLabelSoftMarginLoss)
 _ON_LOGITS_FUNCTIONS = (F.cross_entropy, F.binary_cross_entropy_with_logits, F.multilabel_soft_margin_loss)
 
@@ -42,6 +44,19 @@ class LossTask(Task):
                 "Use Regression(), or give both one shape: target.unsqueeze(1) makes (N, 1) of (N,)."
             )
         return self.function(logits, target)
+
+    @property
+    def counts_evenly(self) -> bool:
+        """Whether the function is not known to divide by the weights of classes, and to leave out some targets."""
+        return not (isinstance(self.function, _OF_CLASSES) and self.function.reduction == "mean")
+
+    def weight_of(self, target: Any) -> Tensor:
+        """Add up the weights of the targets' classes, as torch does."""
+        if not isinstance(self.function, _OF_CLASSES) or target.is_floating_point():
+            return super().weight_of(target)
+        counted = target[target != self.function.ignore_index]
+        weight = torch.ones_like(counted) if self.function.weight is None else self.function.weight[counted]
+        return weight.sum(dtype=torch.float32)
 
     def _compare(self, logits: Tensor, target: Any) -> Tensor:
         return self.criterion(logits, target)
