@@ -79,19 +79,25 @@ def section(about: About) -> Iterator[str]:
     """Yield the lines of one job's table, and what must be known to read it."""
     job = about["job"]
     measured = by_peer(about, lambda result: "fail" not in result and "skip" not in result)
-    columns = ["peer", *headings(job), "peak MB", "rounds"]
+    columns = ["peer", *headings(job), "peak MB", "with workers", "rounds"]
     yield f"## {TITLES[job]}\n"
     yield f"| {' | '.join(columns)} |"
     yield "|---|" + "--:|" * (len(columns) - 1)
     for peer in sorted(measured, key=lambda peer: order(job, measured[peer])):
-        peak = statistics.median(one["peak_mb"] or 0 for one in measured[peer].values())
-        cells = [*figures(job, measured, peer), f"{peak:,.0f}", str(len(measured[peer]))]
+        memory = [megabytes(measured[peer], key) for key in ("peak_mb", "with_workers_mb")]
+        cells = [*figures(job, measured, peer), *memory, str(len(measured[peer]))]
         yield f"| {peer} | {' | '.join(cells)} |"
     yield f"\n{about['date']}; {about['machine']}. {settings(about)}"
     yield disturbance(measured)
     for peer, reason in left_out(about).items():
         yield f"Left out: {peer} ({reason})."
     yield ""
+
+
+def megabytes(results: dict[int, About], key: str) -> str:
+    """Give the median; of runs of less than a second, and where the system does not tell, nothing is known."""
+    known = [one[key] for one in results.values() if one.get(key)]
+    return f"{statistics.median(known):,.0f}" if known else "?"
 
 
 def installed(about: About) -> str:

@@ -164,19 +164,20 @@ def run(script: str, peer: str, options: dict[str, Any]) -> dict[str, Any]:
     command += [f"--{option}={value}" for option, value in options.items()]
     busy, started = busy_seconds(), time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        said = output_on_a_terminal(command, folder)
+        memory = MemoryWatch()
+        said = output_on_a_terminal(command, folder, memory)
     passed = time.perf_counter() - started
     lines = [line for line in said.splitlines() if line.startswith('{"peer"')]
     if not lines:
         return {"peer": peer, "fail": said[-1500:]}
-    result = json.loads(lines[-1])
+    result = json.loads(lines[-1]) | {"with_workers_mb": memory.most_mb}
     if busy is not None:
         others = busy_seconds() - busy - result["processor_seconds"]
         result["others"] = round(max(0, others) / passed / (os.cpu_count() or 1), 3)
     return result
 
 
-def output_on_a_terminal(command: list[str], folder: str) -> str:
+def output_on_a_terminal(command: list[str], folder: str, memory: "MemoryWatch") -> str:
     """Give all that a command says; on Windows, which has no such terminals, through a pipe."""
     # Bytecode is written, as it is for everybody by default: without it imports take several times as long.
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
@@ -191,7 +192,8 @@ def output_on_a_terminal(command: list[str], folder: str) -> str:
     said = bytearray()
     thread = threading.Thread(target=drain, args=(reader, said))
     thread.start()
-    subprocess.run(command, **options, stdout=writer, stderr=writer)
+    with subprocess.Popen(command, **options, stdout=writer, stderr=writer) as process:
+        memory.watch(process)
     os.close(writer)
     thread.join(10)
     return said.decode(errors="replace")
@@ -205,6 +207,41 @@ def drain(reader: int, said: bytearray) -> None:
                 said.extend(part)
         except OSError:  # how Linux says that it is over
             pass
+
+
+class MemoryWatch:
+    """Look twice a second how much a process and its workers hold together, pages that they share counted once."""
+
+    def __init__(self) -> None:
+        self.most_mb: float | None = None
+
+    def watch(self, process: subprocess.Popen) -> None:
+        """Wait for the end of the process."""
+        while True:
+            try:
+                process.wait(0.5)
+                return
+            except subprocess.TimeoutExpired:
+                if Path("/proc/self/smaps_rollup").exists():
+                    held = sum(map(self._held_kb, self._tree(process.pid))) / 1024
+                    self.most_mb = max(self.most_mb or 0, round(held))
+
+    def _tree(self, pid: int) -> Iterator[int]:
+        yield pid
+        for task in Path(f"/proc/{pid}/task").glob("*/children"):
+            for child in self._read(task).split():
+                yield from self._tree(int(child))
+
+    def _held_kb(self, pid: int) -> int:
+        # Of a page that n processes share, the kernel counts the n-th part for each.
+        found = re.search(r"^Pss:\s+(\d+) kB", self._read(Path(f"/proc/{pid}/smaps_rollup")), re.MULTILINE)
+        return int(found[1]) if found else 0
+
+    def _read(self, file: Path) -> str:
+        try:
+            return file.read_text()
+        except OSError:  # it has ended meanwhile
+            return ""
 
 
 def busy_seconds() -> float | None:

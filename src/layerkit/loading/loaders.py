@@ -26,8 +26,8 @@ Batch = tuple[Tensor, list[Sample]]
 SMALLEST_LAST_BATCH = 8
 """A smaller last training batch joins the one before: batch norm's statistics of a few samples are noise."""
 
-_BATCHES_AHEAD = 2
-"""Read while the model works on the one before: enough to even out pictures of different sizes."""
+_BATCHES_AHEAD = 1
+"""Read while the model works on the one before."""
 
 
 class EpochBatches(Sampler[list[SampleKey]]):
