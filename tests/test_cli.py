@@ -303,3 +303,41 @@ def test_random_weights_are_not_frozen_unless_asked(pets, given, frozen, capsys)
     assert main(["train", "pets", *arguments, *given]) == 0
     assert ("frozen" in capsys.readouterr().err) == bool(frozen)
     assert load_predictor("predictor.safetensors").preset.crop == (32, 32)
+
+
+def test_places_that_cannot_be_written_are_found_before_training(pets, monkeypatch, capsys):
+    """Nothing is trained for a table that is a folder, or a plot of no format."""
+    split_folder(pets / "PetImages", "pets", valid=0.3, seed=0, progress=False)
+    monkeypatch.setattr("layerkit.training.fit", None)
+    common = ["train", "pets", "--model", "squeezenet1_1", "--weights", "none"]
+    for arguments, message in (
+        (["--curves", "curves.foo"], "the suffix '.foo' is no format of pictures; expected one of"),
+        (["--out", "pets"], "pets is a folder; expected the name of a file"),
+    ):
+        assert main([*common, *arguments]) == 1
+        assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="a name holds no newline there")
+def test_what_is_printed_is_one_line_a_picture(trained, capsys):
+    """A newline in a name forges no answer, and a table replaces no picture."""
+    odd = trained / "a\nb.png"
+    shutil.copy(next((trained / "pets/valid/cat").iterdir()), odd)
+    capsys.readouterr()
+    assert main(["predict", "predictor.safetensors", str(odd)]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "a\\nb.png\t" in line
+    assert main(["predict", "predictor.safetensors", str(odd), "--csv", str(odd)]) == 1
+    assert "is a picture by its name" in capsys.readouterr().err
+    command = f"{sys.executable} -m layerkit predict predictor.safetensors pets/valid | head -0"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert done.stderr == ""
+
+
+def test_errors_of_torch_itself_have_no_traceback(pets, capsys):
+    """A picture too small for the model."""
+    split_folder(pets / "PetImages", "pets", valid=0.3, seed=0, progress=False)
+    arguments = ["--model", "squeezenet1_1", "--weights", "none", "--crop-size", "3", "--epochs", "1"]
+    assert main(["train", "pets", *arguments]) == 1
+    assert "layerkit train: Given input size" in capsys.readouterr().err

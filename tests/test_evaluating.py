@@ -1,13 +1,17 @@
 """`evaluate` measures what an independent calculation measures."""
 
+import math
+import shutil
+
 import pytest
 import torch
+from PIL import Image
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.classification import MulticlassAccuracy
 
-from layerkit import Binary, Multiclass, evaluate
+from layerkit import Binary, Multiclass, NonFiniteError, Preset, Regression, evaluate, fit, folder_loaders
 
 
 @pytest.fixture
@@ -83,3 +87,49 @@ def test_an_empty_loader_is_an_error(setup):
     """There is nothing to measure on no pictures."""
     with pytest.raises(ValueError, match="gave no batch"):
         evaluate(setup[0], Multiclass(3), [])
+
+
+def test_a_single_picture_has_no_r2():
+    """Its error is known, and its share of the variance is not a number; training goes on."""
+    model, task = nn.Linear(4, 1), Regression(standardize=False)
+    one = [(torch.ones(1, 4), torch.zeros(1))]
+    figures = evaluate(model, task, one)
+    assert math.isnan(figures["r2"])
+    assert figures["mae"] == pytest.approx(abs(model(torch.ones(1, 4)).item()))
+    fit(model, task, [(torch.randn(5, 4), torch.randn(5))], one, epochs=2, progress=False)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_models_of_other_precisions_are_measured_in_their_own(setup, dtype):
+    """The inputs follow the weights, whatever the loader gives."""
+    model, _, _, loader = setup
+    expected = evaluate(model, Multiclass(3), loader)["loss"]
+    assert evaluate(model.to(dtype), Multiclass(3), loader)["loss"] == pytest.approx(expected, rel=0.02)
+
+
+def test_weights_that_are_spoiled_have_no_figures(setup):
+    """An accuracy of answers that are no numbers would look like one."""
+    model, _, _, loader = setup
+    model[1].weight.data.fill_(torch.nan)
+    with pytest.raises(NonFiniteError, match="is not a number; expected a finite one"):
+        evaluate(model, Multiclass(3), loader)
+
+
+def test_classes_in_another_order_are_refused(tmp_path):
+    """Every answer would have the wrong name; other names for the same folders are the user's own business."""
+    for name in ("cat", "dog"):
+        for number in range(3):
+            place = tmp_path / "train" / name / f"{number}.png"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (20, 20), (50 * number, 0, 0)).save(place)
+    shutil.copytree(tmp_path / "train", tmp_path / "valid")
+    data = folder_loaders(tmp_path, preset=Preset(16), batch_size=2)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(768, 2))
+    for task in (Multiclass(["dog", "cat"]), Binary(["dog", "cat"]), Multiclass(3)):
+        with pytest.raises(
+            ValueError, match=r"those of the pictures cat, dog; expected the same.*data.classes"
+        ):
+            evaluate(model, task, data.valid)
+        with pytest.raises(ValueError, match="those of the pictures cat, dog"):
+            fit(model, task, data.train, data.valid, epochs=1, progress=False)
+    evaluate(model, Multiclass(["Katze", "Hund"]), data.valid)

@@ -286,9 +286,12 @@ def test_a_model_without_weights_says_so(monkeypatch: pytest.MonkeyPatch) -> Non
         ({"crop_size": True}, "`crop_size` is True"),
         ({"crop_size": (8, 8, 8)}, r"`crop_size` is \(8, 8, 8\)"),
         ({"crop_size": 8, "resize_size": -1}, "`resize_size` is -1"),
-        ({"crop_size": 8, "mean": 0.5}, "`mean` is 0.5; expected three numbers"),
-        ({"crop_size": 8, "mean": (1, 2)}, r"`mean` is \(1, 2\); expected three numbers"),
-        ({"crop_size": 8, "std": (1, 1, 0)}, r"`std` is \(1, 1, 0\); expected three numbers above zero"),
+        ({"crop_size": 8, "mean": 0.5}, "`mean` is 0.5; expected three finite numbers"),
+        ({"crop_size": 8, "mean": (1, 2)}, r"`mean` is \(1, 2\); expected three finite numbers"),
+        (
+            {"crop_size": 8, "std": (1, 1, 0)},
+            r"`std` is \(1, 1, 0\); expected three finite numbers above zero",
+        ),
         (
             {"crop_size": 8, "interpolation": "nearest"},
             "`interpolation` is 'nearest'; expected 'bilinear' or",

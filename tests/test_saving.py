@@ -1,6 +1,7 @@
 """Files are whole or absent, and nothing in them is executed."""
 
 import json
+import os
 import pickle
 import stat
 import sys
@@ -10,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layerkit.saving import atomic_path, copies, pack, read_tensors, unpack, write_tensors
+from layerkit.saving import atomic_path, check_target, copies, pack, read_tensors, unpack, write_tensors
 
 plain = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | st.text(),
@@ -114,3 +115,28 @@ def test_foreign_files_are_refused(tmp_path):
             read_tensors(tmp_path / name)
     with pytest.raises(FileNotFoundError, match="There is no file"):
         read_tensors(tmp_path / "missing")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names")
+def test_devices_and_folders_are_not_replaced_and_links_are_followed(tmp_path):
+    """What is there stays what it is; the file that a link leads to is written."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("real")
+    for name, error in (("pipe", "is a device or a pipe"), (".", "is a folder; expected the name of a file")):
+        with pytest.raises(OSError, match=error), atomic_path(tmp_path / name):
+            pass
+    (tmp_path / "file").write_text("old")
+    with pytest.raises(NotADirectoryError, match="which is a file; expected a folder"):
+        check_target(tmp_path / "file" / "below")
+    with atomic_path(tmp_path / "link") as temporary:
+        temporary.write_text("new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_text() == "new"
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_name_may_be_as_long_as_the_system_allows(tmp_path):
+    """The temporary file beside it has a shorter one."""
+    with atomic_path(tmp_path / ("a" * 240 + ".csv")) as temporary:
+        temporary.write_text("text")
+    assert (tmp_path / ("a" * 240 + ".csv")).read_text() == "text"

@@ -1,5 +1,6 @@
 """How good a trained model is on held-out pictures."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from layerkit import distributed
 from layerkit.device import Device, choose_hardware, move_model
+from layerkit.errors import NonFiniteError
 from layerkit.freezing import in_evaluation
 from layerkit.intervals import Estimate, confidence_intervals, resampled_intervals, with_intervals
 from layerkit.loading.loaders import PictureLoader
@@ -17,7 +19,7 @@ from layerkit.tasks import Task
 from layerkit.tasks.targets import map_targets
 from layerkit.training.loop import check_is_shared, validate
 from layerkit.training.losses import as_task
-from layerkit.training.mistakes import check_model
+from layerkit.training.mistakes import check_classes, check_model
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
@@ -55,7 +57,7 @@ def evaluate(
     Parameters
     ----------
     model : torch.nn.Module
-        Moved to the device, and run in evaluation mode and full precision; its mode is put back.
+        Moved to the device, and run in evaluation mode in the precision of its weights; its mode is put back.
     task : Task or callable
         What it was trained for.
     loader : iterable of (inputs, targets)
@@ -72,6 +74,13 @@ def evaluate(
         that knows its 95% confidence interval as ``.low`` and ``.high``, and shows it when printed; they are
         ``None`` where it cannot be computed, as for segmentation, or for a macro F1 of 1: resampling answers
         that are all right tells nothing.
+
+    Raises
+    ------
+    ValueError
+        The task's classes are not those of the loader.
+    NonFiniteError
+        The loss is not a number.
 
     Notes
     -----
@@ -105,17 +114,26 @@ def measure(
     """Do as `evaluate` does, and give the answers too."""
     from torchmetrics import MetricCollection
 
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"`model` is a {type(model).__name__}; expected a torch.nn.Module.")
     task = as_task(task)
     check_is_shared("loader", loader)
+    check_classes(task, loader)
     hardware = choose_hardware(model, device, "fp32", channels_last=False)
     move_model(model, hardware)
     task.to(hardware.device)
     measures = task.metrics() if metrics is None else MetricCollection(dict(metrics), compute_groups=False)
     distributed.join_group(hardware.device)
     seen = _Seen()
-    batches = _from_the_first(loader, lambda inputs: check_model(model, task, hardware.move(inputs[:2])))
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    batches = _prepared(loader, dtype, lambda inputs: check_model(model, task, hardware.move(inputs[:2])))
     with in_evaluation(model):
         figures = validate(model, task, batches, hardware, measures.to(hardware.device), keep=seen.keep)
+    if math.isnan(figures["loss"]):
+        raise NonFiniteError(
+            "The loss on the held-out data is not a number; expected a finite one. The model's weights are spoiled, "
+            "or its precision is too low: train it anew, or load it from a file that was saved before."
+        )
     logits, target = seen.gathered(loader)
     if logits is None:
         return Measured(with_intervals(figures, {}), None, target)
@@ -158,9 +176,12 @@ class _Seen:
         return logits, target
 
 
-def _from_the_first(batches: Iterable[Any], check: Callable[[Tensor], None]) -> Iterator[Any]:
-    """Pass batches on, once the inputs of the first have been checked."""
+def _prepared(batches: Iterable[Any], dtype: torch.dtype, check: Callable[[Tensor], None]) -> Iterator[Any]:
+    """Pass batches on in the precision of the model, once the inputs of the first have been checked."""
     for number, batch in enumerate(batches):
-        if number == 0 and isinstance(batch, list | tuple) and batch and isinstance(batch[0], Tensor):
-            check(batch[0])
+        if isinstance(batch, list | tuple) and batch and isinstance(batch[0], Tensor):
+            inputs, *others = batch
+            batch = [inputs.to(dtype) if inputs.is_floating_point() else inputs, *others]
+            if number == 0:
+                check(batch[0])
         yield batch

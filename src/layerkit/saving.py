@@ -17,12 +17,42 @@ import torch
 from torch import Tensor
 
 
+def check_target(path: str | Path) -> Path:
+    """Give the place where a file can be written; what a link leads to, not the link, is replaced.
+
+    Raises
+    ------
+    OSError
+        Something else than a file is there, or no file can be made there.
+    """
+    place = Path(os.path.realpath(path))
+    if place.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; expected the name of a file. Add one: {place / 'name'}")
+    if place.exists() and not place.is_file():
+        raise OSError(
+            f"{path} is a device or a pipe, which cannot be replaced; expected a file. Choose another name."
+        )
+    folder = next(parent for parent in place.parents if parent.exists())
+    if not folder.is_dir():
+        raise NotADirectoryError(
+            f"{path} lies below {folder}, which is a file; expected a folder. Choose another place."
+        )
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(
+            f"{path} cannot be written, since {folder} is read-only; expected a folder of your own."
+        )
+    return place
+
+
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Give a temporary path beside `path`, moved onto it when the block ends well and removed otherwise."""
-    path = Path(path)
+    path = check_target(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=f".tmp{path.suffix}", dir=path.parent)
+    # Cut, since a name may be as long as the system allows already.
+    handle, name = tempfile.mkstemp(
+        prefix=f".{path.stem[:40]}-", suffix=f".tmp{path.suffix}", dir=path.parent
+    )
     os.close(handle)
     temporary = Path(name)
     try:
@@ -84,7 +114,12 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"The checksum of {path} does not fit its contents; expected the file as it was saved. It was "
             "changed or damaged since: take another copy."
         )
-    header: dict[str, Any] = json.loads(metadata["layerkit"])
+    try:
+        header: dict[str, Any] = json.loads(metadata["layerkit"])
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"The header of {path} is no JSON ({error}); expected a file that layerkit saved. Take another copy."
+        ) from error
     return tensors, header
 
 

@@ -125,3 +125,22 @@ def test_axes_that_are_given_are_drawn_on(answered):
     axes = Figure().add_subplot()
     assert plot_calibration(targets, probabilities, ax=axes) is axes
     assert plot_confusion(targets, targets, list("abcd"), ax=axes) is axes
+
+
+def test_lists_are_taken_and_mistakes_are_named(answered):
+    """Logits, other lengths, missing names and floating-point answers: one clear error each."""
+    assert (
+        plot_calibration([0, 1], [[0.2, 0.8], [0.3, 0.7]]).get_title() == "expected calibration error 0.550"
+    )
+    with pytest.raises(ValueError, match=r"runs from -1 to 8; expected numbers from 0 to 1. Of logits"):
+        plot_calibration([0, 1], [[2.0, 8.0], [-1.0, 7.0]])
+    with pytest.raises(ValueError, match="runs from nan to nan"):
+        plot_roc([0, 1], [[0.2, torch.nan], [0.3, 0.7]], ["a", "b"])
+    with pytest.raises(ValueError, match="`targets` has 3 rows and `probabilities` 2"):
+        plot_precision_recall([0, 1, 1], [[0.2, 0.8], [0.3, 0.7]], ["a", "b"])
+    with pytest.raises(ValueError, match="has 3 columns and `classes` 2 names"):
+        plot_roc([0, 1], [[0.2, 0.8, 0.0], [0.3, 0.7, 0.0]], ["a", "b"])
+    with pytest.raises(ValueError, match="floating-point numbers; expected class indices"):
+        plot_confusion(torch.rand(3), [0, 1, 1], ["a", "b"])
+    with pytest.raises(ValueError, match="There is a class -1"):
+        plot_confusion([0, -1], [0, 1], ["a", "b"])

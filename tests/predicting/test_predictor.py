@@ -1,6 +1,9 @@
 """Pictures of every kind in, one answer each out."""
 
 import io
+import os
+import shutil
+import sys
 import threading
 from pathlib import Path
 
@@ -11,7 +14,7 @@ from PIL import Image
 from torch import nn
 from torchvision.models import get_model
 
-from layerkit.errors import LayerkitWarning, PictureError
+from layerkit.errors import LayerkitWarning, NonFiniteError, PictureError
 from layerkit.predicting import Prediction, Predictions, Predictor
 from layerkit.presets import Preset
 from layerkit.tasks import Binary, Multiclass, Multilabel, MultiTask, Regression, Task
@@ -341,3 +344,58 @@ def test_wrong_arguments_are_refused_at_once(picture):
         Predictor(model, task, PRESET, architecture=("resnet18", {"weights": "DEFAULT"}))
     with pytest.raises(ValueError, match=r"\(1, 2\); expected \(1, 3\).*replace_head"):
         Predictor(model, Multiclass(3), PRESET)(picture)
+
+
+def test_answers_that_are_no_numbers_are_an_error(picture):
+    """Spoiled weights and an unprepared task would answer NaN; the picture is named."""
+    model = tiny_model(2)
+    predictor = Predictor(model, Multiclass(["cat", "dog"]), PRESET)
+    next(model.parameters()).data.fill_(torch.nan)
+    with pytest.raises(NonFiniteError, match="answers nan, nan for a ndarray; expected finite"):
+        predictor(picture)
+    with pytest.raises(RuntimeError, match="has not seen the training targets yet"):
+        Predictor(tiny_model(1), Regression(), PRESET)(picture)
+
+
+def test_a_cut_picture_of_pillows_is_left_out_too(picture):
+    """It is decoded when it is first asked for pixels; then errors="skip" holds for it as for a file."""
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (80, 80, 3), np.uint8)).save(file, "JPEG")
+    cut = Image.open(io.BytesIO(file.getvalue()[:2000]))
+    predictor = predictor_of(Multiclass(["cat", "dog"]))
+    with pytest.raises(PictureError, match="cannot be decoded"):
+        predictor([cut, picture])
+    with pytest.warns(LayerkitWarning, match="1 of 2 pictures could not be read"):
+        assert predictor([cut, picture], errors="skip") == [predictor(picture)]
+
+
+def test_a_folder_in_a_list_is_not_a_picture(folder):
+    """The message says how folders are passed."""
+    with pytest.raises(FileNotFoundError, match=r"expected picture files in a list\. Pass a folder"):
+        predictor_of(Multiclass(["cat", "dog"]))([str(folder)])
+
+
+def test_two_columns_of_one_name_are_refused(picture):
+    """Neither would be lost silently."""
+    parts = {"a": Regression(names=["b_value"], standardize=False), "a_b": Regression(standardize=False)}
+    answers = Predictor(tiny_model(2), MultiTask(parts), PRESET)([picture])
+    with pytest.raises(ValueError, match="Two columns of the table would be called 'a_b_value'"):
+        answers.rows()
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names are text there")
+def test_a_name_that_is_no_text_is_written_as_it_is(folder, tmp_path):
+    """The table holds the bytes of the name."""
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/\xff.png")
+    shutil.copy(next(folder.rglob("*.png")), odd)
+    predictor_of(Multiclass(["cat", "dog"]))([odd]).to_csv(tmp_path / "answers.csv")
+    assert b"/\xff.png," in (tmp_path / "answers.csv").read_bytes()
+
+
+def test_a_table_replaces_no_picture(folder, picture):
+    """`--csv *.png` is soon typed."""
+    place = next(folder.rglob("*.png"))
+    before = place.read_bytes()
+    with pytest.raises(ValueError, match="is a picture by its name; expected a name such as"):
+        predictor_of(Multiclass(["cat", "dog"]))([picture]).to_csv(place)
+    assert place.read_bytes() == before

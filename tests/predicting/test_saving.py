@@ -8,6 +8,7 @@ import random
 import struct
 import subprocess
 import sys
+import threading
 import warnings
 
 import pytest
@@ -315,6 +316,8 @@ def forge(path, **changes):
     write_tensors(path, copies(tensors), {**header, **changes})
 
 
+ENDLESS = {"inverted_residual_setting": [[1, 16, 10**9, 1]]}
+MANY = {f"part{n}": {"task": "Multiclass", "classes": 400} for n in range(100)}
 HUGE = {"layer": "Linear", "arguments": {"in_features": 9**9, "out_features": 9**9}}
 
 
@@ -340,6 +343,11 @@ HUGE = {"layer": "Linear", "arguments": {"in_features": 9**9, "out_features": 9*
             {"architecture": {"builder": "resnet18", "arguments": {"num_classes": 10**15}, "layers": {}}},
             "cannot be made into a predictor",
         ),
+        (
+            {"architecture": {"builder": "mobilenet_v2", "arguments": ENDLESS, "layers": {}}},
+            "far more layers than the file has tensors",
+        ),
+        ({"task": {"class": "MultiTask", "settings": {"parts": MANY}}}, "the task counts 40000"),
         (
             {"architecture": {"builder": "resnet18", "arguments": {"norm_layer": "print"}, "layers": {}}},
             "cannot be made into a predictor",
@@ -438,3 +446,94 @@ def test_under_torchrun_one_process_writes_and_all_find_the_file(tmp_path):
 
     assert done.returncode == 0, done.stderr
     assert sorted(io.StringIO(done.stdout)) == ["0 True\n", "1 False\n"]
+
+
+def test_other_threads_may_ask_while_it_is_saved(tmp_path):
+    """Proving the architecture sees its own inputs only: the file holds it, without a warning."""
+    task = Multiclass(["cat", "dog"])
+    predictor = Predictor(replace_head(models.squeezenet1_1(), task), task, Preset(48))
+    over = threading.Event()
+
+    def ask():
+        while not over.is_set():
+            predictor(pictures()[0])
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(3):
+            predictor.save(tmp_path / "p.safetensors")
+            assert load_predictor(tmp_path / "p.safetensors").model is not predictor.model
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+
+
+class Tied(nn.Module):
+    """Call one layer by two names."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(3 * 48 * 40, 2)
+        self.second = self.first
+
+    def forward(self, inputs):
+        return self.second(inputs.flatten(1))
+
+
+@pytest.mark.filterwarnings("ignore:The file does not hold:layerkit.LayerkitWarning")
+def test_weights_that_are_shared_are_loaded_again(tmp_path):
+    """They have two names in the file, and one place in the model."""
+    predictor = Predictor(Tied(), Multiclass(["cat", "dog"]), PRESET)
+    predictor.save(tmp_path / "p.safetensors")
+    loaded = load_predictor(tmp_path / "p.safetensors", model=Tied())
+    assert torch.equal(figures(loaded(pictures())), figures(predictor(pictures())))
+
+
+@pytest.mark.filterwarnings("ignore:The file does not hold:layerkit.LayerkitWarning")
+@pytest.mark.parametrize(("saved", "into"), [(torch.float16, torch.float32), (torch.float32, torch.bfloat16)])
+def test_weights_go_into_a_model_of_another_precision(saved, into, tmp_path):
+    """The model keeps its dtype, and answers alike as far as 16 bits do."""
+    predictor = tiny_predictor()
+    predictor.model.to(saved)
+    predictor.save(tmp_path / "p.safetensors")
+    loaded = load_predictor(tmp_path / "p.safetensors", model=tiny_predictor().model.to(into))
+    assert next(loaded.model.parameters()).dtype == into
+    assert torch.allclose(figures(loaded(pictures())), figures(predictor(pictures())), atol=0.02)
+
+
+def test_a_model_that_is_refused_keeps_its_mode(tiny_file):
+    """It answers otherwise than the saved one, and stays in training mode."""
+    other = nn.Sequential(
+        nn.Conv2d(3, 2, 8, 8), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(2, 2)
+    ).train()
+    with pytest.raises(PredictorFileError, match="answers otherwise"):
+        load_predictor(tiny_file, model=other)
+    assert all(module.training for module in other.modules())
+    with pytest.raises(TypeError, match=r"`model` is 'resnet18'; expected a torch\.nn\.Module"):
+        load_predictor(tiny_file, model="resnet18")
+
+
+def test_what_could_not_answer_is_not_saved(tmp_path):
+    """A head of another size, weights that are not finite, a task that has not seen its targets: no file."""
+    path = tmp_path / "p.safetensors"
+    model = tiny_predictor().model
+    with pytest.raises(ValueError, match=r"output has the shape \(1, 2\); expected \(1, 3\)"):
+        Predictor(model, Multiclass(3), PRESET).save(path)
+    with pytest.raises(RuntimeError, match="has not seen the training targets yet"):
+        Predictor(model, Regression(2), PRESET).save(path)
+    model[0].weight.data.fill_(torch.nan)
+    with pytest.raises(ValueError, match="answers nan to a plain pattern; expected finite"):
+        Predictor(model, Multiclass(2), PRESET).save(path)
+    assert not path.exists()
+
+
+def test_a_crop_that_would_take_all_memory_is_refused(tiny_file, tmp_path):
+    """The pattern to compare with is as large as the crop, whatever the size of the file."""
+    forge(tiny_file, preset={"crop_size": 12000})
+    with pytest.raises(PredictorFileError, match=r"crops to .12000, 12000.; expected at most 4096"):
+        load_predictor(tiny_file, model=tiny_predictor().model)
+    with pytest.raises(ValueError, match=r"crops to .5000, 5000.; expected at most 4096"):
+        Predictor(tiny_predictor().model, Multiclass(2), Preset(5000)).save(tmp_path / "p.safetensors")

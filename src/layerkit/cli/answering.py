@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from layerkit.loading.loaders import PictureLoader
     from layerkit.predicting import Predictor
 
+_CONTROLS = {number: repr(chr(number))[1:-1] for number in (*range(32), 127)}
+"""A name may hold a newline, which would begin another answer."""
+
 
 def add_evaluate(commands: Any) -> None:
     """Add the command to the parser's."""
@@ -92,8 +95,12 @@ def _evaluate(given: argparse.Namespace) -> int:
 
 def _predict(given: argparse.Namespace) -> int:
     from layerkit.predicting import load_predictor
+    from layerkit.predicting.answers import refuse_picture
     from layerkit.predicting.pictures import collect
+    from layerkit.saving import check_target
 
+    if given.csv:
+        refuse_picture(check_target(given.csv))
     predictor = load_predictor(given.predictor)
     pictures = [picture for source in given.sources for picture in collect(source) or [source]]
     answers = predictor(pictures, errors=given.errors)
@@ -102,13 +109,15 @@ def _predict(given: argparse.Namespace) -> int:
         print(f"{count_of(len(answers), 'answer')} written to {given.csv}")
     else:
         for answer in answers:
-            print(f"{answer.path}\t{answer.text}")
+            print(f"{str(answer.path).translate(_CONTROLS)}\t{answer.text}")
     return 0
 
 
 def _report(given: argparse.Namespace) -> int:
     from layerkit.reporting import write_report
+    from layerkit.saving import check_target
 
+    check_target(given.out)
     predictor, loader = _opened(given)
     write_report(None, predictor, loader, given.out, title=given.title)
     print(f"written to {given.out}")

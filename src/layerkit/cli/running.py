@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -30,10 +31,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         warnings.showwarning = _show_warning
         try:
             status: int = given.run(given)
+            sys.stdout.flush()
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             return 130
-        except (LayerkitError, ImportError, ValueError, TypeError, OSError) as error:
+        except BrokenPipeError:  # whoever reads has seen enough, as `head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        except (LayerkitError, ImportError, ValueError, TypeError, OSError, RuntimeError) as error:
             print(f"layerkit {given.command}: {error}", file=sys.stderr)
             return getattr(given, "failure", 1)
     return status

@@ -69,10 +69,15 @@ def _train(given: argparse.Namespace) -> int:
 
     from layerkit.heads import replace_head
     from layerkit.loading import folder_loaders
+    from layerkit.plots.axes import check_plot_path
     from layerkit.predicting import Predictor
     from layerkit.presets import Preset
+    from layerkit.saving import check_target
     from layerkit.training import fit
 
+    check_target(given.out)
+    if given.curves:
+        check_plot_path(check_target(given.curves))
     preset = Preset.from_model(given.model)
     weights = None
     if given.weights.lower() != "none":
@@ -100,9 +105,9 @@ def _train(given: argparse.Namespace) -> int:
         model, task, data.train, data.valid, epochs=given.epochs, frozen_epochs=frozen, lr=given.lr,
         monitor=given.monitor, checkpoint=given.checkpoint, seed=given.seed,
     )  # fmt: skip
+    Predictor(model, task, data.preset).save(given.out)
     if given.curves:
         run.history.plot(given.curves)
-    Predictor(model, task, data.preset).save(given.out)
     print(f"{run.reason}\nsaved as {Path(given.out)}")
     return 0
 

@@ -255,7 +255,8 @@ class PictureLoader(DataLoader[Any]):
         try:
             for batch in keys:
                 with torch.inference_mode(False):  # the readers, other threads, could not write into it
-                    pixels = torch.empty(len(batch), 3, *self.dataset.transform.preset.crop)
+                    shape = (len(batch), 3, *self.dataset.transform.preset.crop)
+                    pixels = torch.empty(shape, dtype=torch.float32, device="cpu")
                 rows = zip(pixels, batch, strict=True)
                 waiting.append((pixels, [pool.submit(self._read_into, row, key) for row, key in rows]))
                 if len(waiting) > _BATCHES_AHEAD:

@@ -33,8 +33,21 @@ def save_figure(axes: "Axes", path: str | Path) -> None:
         return
     figure = axes.get_figure(root=True)
     assert figure is not None
+    check_plot_path(path)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=150, bbox_inches="tight")
+
+
+def check_plot_path(path: str | Path) -> None:
+    """Refuse a name whose suffix is no format of pictures."""
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    suffix, known = Path(path).suffix, FigureCanvasBase.filetypes
+    if suffix.lower().removeprefix(".") not in known:
+        raise ValueError(
+            f"The plot is to be written to {str(path)!r}, and the suffix {suffix!r} is no format of pictures; expected "
+            f"one of .{', .'.join(sorted(known))}. For the web, take .svg or .png."
+        )
 
 
 def label(axes: "Axes", **texts: str) -> None:

@@ -82,16 +82,23 @@ def plot_confusion(
 
 def count_confusion(targets: Any, answers: Any, number: int) -> Tensor:
     """Count how often each class (row) was taken for each (column), int64 (C, C)."""
-    wanted, answered = (torch.as_tensor(part).cpu().flatten().long() for part in (targets, answers))
+    wanted, answered = (torch.as_tensor(part).cpu().flatten() for part in (targets, answers))
+    if any(part.is_floating_point() and len(part) for part in (wanted, answered)):
+        raise ValueError(
+            "`targets` or `answers` holds floating-point numbers; expected class indices. Of probabilities, pass "
+            "probabilities.argmax(1)."
+        )
+    wanted, answered = wanted.long(), answered.long()
     if wanted.shape != answered.shape:
         raise ValueError(
             f"`targets` has {len(wanted)} indices and `answers` {len(answered)}; expected one answer for each "
             "target. Of probabilities, pass task.decide(logits)."
         )
-    largest = int(torch.cat([wanted, answered]).amax()) if len(wanted) else 0
-    if largest >= number:
+    smallest, largest = torch.cat([wanted, answered, wanted.new_zeros(1)]).aminmax()
+    if smallest < 0 or largest >= number:
+        odd = int(smallest if smallest < 0 else largest)
         raise ValueError(
-            f"There is a class {largest}, and `classes` has {number} names; expected a name for each. Pass "
+            f"There is a class {odd}, and `classes` has {number} names; expected a name for each. Pass "
             "the classes of the task: task.classes."
         )
     return torch.bincount(wanted * number + answered, minlength=number**2).view(number, number)
@@ -204,6 +211,7 @@ def plot_calibration(
     ----------
     Guo et al. 2017, On Calibration of Modern Neural Networks, https://arxiv.org/abs/1706.04599
     """
+    targets, probabilities = _as_tensors(targets, probabilities)
     sure, right = confidences(targets, probabilities)
     bin_of = (sure * bins).long().clamp(max=bins - 1)
     counts = torch.bincount(bin_of, minlength=bins)
@@ -234,19 +242,41 @@ def calibration_error(targets: Tensor, probabilities: Tensor, *, bins: int = 10)
 
 def confidences(targets: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor]:
     """Give how sure each answer is (M,), and whether it is right, 0 or 1 (M,)."""
-    targets, probabilities = targets.cpu(), probabilities.cpu()
+    targets, probabilities = _as_tensors(targets, probabilities)
     if probabilities.ndim == 2 and targets.ndim == 1 and probabilities.shape[1] > 1:
         sure, answer = probabilities.max(1)
         return sure, (answer == targets).long()
     return probabilities.flatten(), targets.flatten().long()
 
 
+def _as_tensors(targets: Any, probabilities: Any) -> tuple[Tensor, Tensor]:
+    targets, probabilities = torch.as_tensor(targets).cpu(), torch.as_tensor(probabilities).cpu()
+    if len(targets) != len(probabilities) or not len(targets):
+        raise ValueError(
+            f"`targets` has {len(targets)} rows and `probabilities` {len(probabilities)}; expected as many, and one at "
+            "least. Pass those of the same pictures."
+        )
+    low, high = probabilities.aminmax()
+    if not 0 <= low <= high <= 1 + 1e-6:  # which NaN is not either
+        raise ValueError(
+            f"`probabilities` runs from {low:g} to {high:g}; expected numbers from 0 to 1. Of logits, pass "
+            "task.activate(logits)."
+        )
+    return targets, probabilities
+
+
 def _curves(
     targets: Tensor, probabilities: Tensor, classes: Sequence[str], area_of: Callable[..., Tensor]
 ) -> Iterator[tuple[str, tuple[str, Tensor, Tensor, float]]]:
     """Give the classes with the smallest areas: a colour, and name, scores, truth and area."""
-    targets, probabilities = targets.cpu(), probabilities.cpu().reshape(len(targets), -1)
+    targets, probabilities = _as_tensors(targets, probabilities)
+    probabilities = probabilities.reshape(len(targets), -1)
     names = classes[-probabilities.shape[1] :]
+    if len(names) != probabilities.shape[1]:
+        raise ValueError(
+            f"`probabilities` has {probabilities.shape[1]} columns and `classes` {len(names)} names; expected a name "
+            "for each column. Pass the classes of the task: task.classes."
+        )
     if targets.ndim == 1 and probabilities.shape[1] > 1:
         targets = torch.nn.functional.one_hot(targets.long(), len(names))
     columns = zip(names, probabilities.T, targets.reshape(probabilities.shape).long().T, strict=True)

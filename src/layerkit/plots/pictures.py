@@ -48,6 +48,13 @@ def show(
     )
     if pictures.ndim == 3:
         pictures, targets = pictures[None], None if targets is None else [targets]
+    for name, others in (("targets", targets), ("predictions", predictions)):
+        if not len(pictures) or (others is not None and len(others) != len(pictures)):
+            raise ValueError(
+                f"There are {len(pictures)} pictures{'' if others is None else f' and {len(others)} {name}'}; expected "
+                "as many of each, and one at least. Pass a batch as the loader gives it; of several targets, one "
+                "column: show((pictures, targets['place']), preset)."
+            )
     columns = min(len(pictures), 8 if len(pictures) > 16 else 4)
     rows = -(-len(pictures) // columns)
     pixels = preset.undo(pictures.cpu())

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from layerkit.predicting.ranks import write_once
 from layerkit.saving import atomic_path
+from layerkit.splitting import is_picture
 from layerkit.tasks import Binary, Multiclass, Multilabel, MultiTask, Regression, Task
 
 
@@ -74,20 +76,29 @@ class Prediction:
             ``probability_<class>`` each; or ``value`` (several: their names, or ``value_0``, ``value_1``
             and so on); or the columns of each part, with its name before them.
         """
-        return {"path": self.path, **self._columns()}
+        columns = [("path", self.path), *self._columns()]
+        row = dict(columns)
+        if len(row) < len(columns):
+            names = [name for name, _ in columns]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ValueError(
+                f"Two columns of the table would be called {twice!r}; expected a name for each. Give the task's "
+                "parts and values other names."
+            )
+        return row
 
-    def _columns(self) -> dict[str, Any]:
+    def _columns(self) -> list[tuple[str, Any]]:
         if self.parts is not None:
             parts = self.parts.items()
-            return {f"{name}_{key}": value for name, part in parts for key, value in part._columns().items()}
+            return [(f"{name}_{key}", value) for name, part in parts for key, value in part._columns()]
         if self.values is not None:
             single = len(self.values) == 1
             names = self.names or (["value"] if single else [f"value_{i}" for i in range(len(self.values))])
-            return dict(zip(names, self.values, strict=True))
-        each = {f"probability_{name}": value for name, value in (self.probabilities or {}).items()}
+            return list(zip(names, self.values, strict=True))
+        each = [(f"probability_{name}", value) for name, value in (self.probabilities or {}).items()]
         if isinstance(self.label, tuple):
-            return {"label": "|".join(self.label), **each}
-        return {"label": self.label, "probability": self.probability, **each}
+            return [("label", "|".join(self.label)), *each]
+        return [("label", self.label), ("probability", self.probability), *each]
 
 
 class Predictions(list[Prediction]):
@@ -99,12 +110,34 @@ class Predictions(list[Prediction]):
 
     def to_csv(self, path: str | Path) -> None:
         """Write the rows as CSV, with a header; under ``torchrun`` the first process does for all."""
+        refuse_picture(path)
         rows = self.rows()
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, list(rows[0]) if rows else ["path"], lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
         write_once(path, partial(_write_text, path, text.getvalue()))
+
+
+def refuse_picture(path: str | Path) -> None:
+    """Refuse to write a table over a picture: ``--csv *.jpg`` is soon typed."""
+    if is_picture(os.fspath(path)):
+        raise ValueError(
+            f"The table is to be written to {os.fspath(path)!r}, which is a picture by its name; expected a name such "
+            "as 'answers.csv'. Choose another."
+        )
+
+
+def as_rows(logits: Tensor, count: int, task: Task) -> Tensor:
+    """Take a model's logits as (N, out_features), float32, or say that they do not fit the task."""
+    if logits.ndim == 1:  # a model that squeezes its one output
+        logits = logits.unsqueeze(1)
+    if logits.ndim != 2 or logits.shape[1] != task.out_features:
+        raise ValueError(
+            f"The model's output has the shape {tuple(logits.shape)}; expected ({count}, {task.out_features}) for "
+            f"{task}. Give it the right head: replace_head(model, task)."
+        )
+    return logits.float()
 
 
 @torch.inference_mode()
@@ -150,7 +183,8 @@ def _some_of(labels: list[str], row: list[float], applies: list[int]) -> Predict
 
 def _write_text(path: str | Path, text: str) -> None:
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        # A file's name may be bytes that are no UTF-8; they are written as they are.
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 def _parts(task: MultiTask) -> list[tuple[str, Task]]:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import torch
@@ -17,6 +18,9 @@ METADATA = "layerkit"
 """The key of the metadata in an ONNX file."""
 METADATA_FILE = "layerkit.json"
 """The name of the metadata among the extra files of a ``.pt2`` file."""
+
+_ONE_AT_A_TIME = Lock()
+"""torch.export traces with state that all threads share."""
 
 _TOLERANCE = 1e-4
 _BATCH = 32
@@ -64,7 +68,7 @@ def write_program(
 def _write(path: Path, program: Program, pixels: Tensor, text: str) -> Answerer:
     # With a batch of one, torch.export would take that 1 for a constant.
     sample = pixels[:1].expand(2, -1, -1, -1).clone()
-    with torch.inference_mode(False):
+    with _ONE_AT_A_TIME, torch.inference_mode(False):
         exported = torch.export.export(program, (sample,), dynamic_shapes=({0: torch.export.Dim("batch")},))
         return (_write_onnx if path.suffix == ".onnx" else _write_pt2)(path, exported, text)
 

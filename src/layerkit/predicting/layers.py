@@ -34,7 +34,16 @@ class WithoutWeights(TorchFunctionMode):
 
     Only what fills memory goes to the meta device. What a constructor computes stays real: RegNet reads its
     widths from tensors, and relative positions are wanted with their values.
+
+    Parameters
+    ----------
+    most : int, optional
+        How many tensors may be made: a stranger's file could ask for a billion layers.
     """
+
+    def __init__(self, most: int | None = None) -> None:
+        super().__init__()
+        self.left = most
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -42,6 +51,10 @@ class WithoutWeights(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         if func in _ALLOCATIONS and kwargs.get("device") is None:
             kwargs["device"] = "meta"
+            if self.left is not None:
+                self.left -= 1
+                if self.left < 0:
+                    raise ValueError("the architecture has far more layers than the file has tensors")
         if func in _FILLINGS and args[0].is_meta:  # there is nothing to fill, and torch takes long over it
             return args[0]
         return func(*args, **kwargs)

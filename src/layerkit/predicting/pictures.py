@@ -1,6 +1,7 @@
 """What a predictor takes: paths, bytes, pictures and arrays, one or many."""
 
 import glob
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,11 @@ def read_pixels(source: Any, transform: Transform) -> Tensor:
     rng = random.Random(0)  # which evaluation never asks
     try:
         encoded = isinstance(source, str | Path | bytes)
+        if isinstance(source, str | Path) and not Path(source).is_file():
+            raise FileNotFoundError(
+                f"There is no file {os.fspath(source)!r}; expected picture files in a list. Pass a folder or a pattern "
+                "by itself."
+            )
         return transform.pixels(PictureFile(source, exact=True) if encoded else _as_tensor(source), rng)
     except PictureError as error:  # its second remedy is for those who train
         raise PictureError(
@@ -71,7 +77,12 @@ def read_pixels(source: Any, transform: Transform) -> Tensor:
 
 def _as_tensor(source: Any) -> Tensor:
     if isinstance(source, Image.Image):
-        return pil_to_tensor(ImageOps.exif_transpose(source))  # as `decode` does with the same file
+        try:
+            return pil_to_tensor(ImageOps.exif_transpose(source))  # as `decode` does with the same file
+        except (OSError, ValueError) as error:  # Pillow decodes when it is first asked for pixels
+            raise PictureError(
+                f"{source!r} cannot be decoded ({error}); expected a whole picture. Remove or replace it."
+            ) from error
     if isinstance(source, np.ndarray):
         _check(source, source.dtype == np.uint8, source.ndim == 3 and source.shape[2] == 3, "array (H, W, 3)")
         return torch.from_numpy(np.ascontiguousarray(source)).permute(2, 0, 1)
@@ -92,7 +103,7 @@ def path_of(source: Any) -> str | None:
 
 
 def _check(source: Any, dtype: bool, shape: bool, expected: str) -> None:
-    if dtype and shape:
+    if dtype and shape and 0 not in source.shape:
         return
     remedy = (
         "For a batch, pass list(batch)." if source.ndim == 4 else "It is normalised by the predictor itself."

@@ -19,18 +19,18 @@ from PIL import Image
 from torch import Tensor, nn
 
 from layerkit.distributed import is_writer
-from layerkit.errors import PictureError, count_of, warn
+from layerkit.errors import NonFiniteError, PictureError, count_of, warn
 from layerkit.freezing import modes_of, put_modes
 from layerkit.heads.families import family_of
 from layerkit.heads.finding import unwrapped
 from layerkit.loading.datasets import OnError
-from layerkit.predicting.answers import Prediction, Predictions, answers
+from layerkit.predicting.answers import Prediction, Predictions, answers, as_rows
 from layerkit.predicting.architectures import Architecture
 from layerkit.predicting.exporting import check_suffix, draw_pictures, write_program
 from layerkit.predicting.pictures import Picture, collect, path_of, read_pixels
 from layerkit.predicting.programs import Program, named_answers
 from layerkit.predicting.ranks import write_once
-from layerkit.predicting.writing import describe_program, pack_predictor
+from layerkit.predicting.writing import describe_program, pack_predictor, refuse_unprepared
 from layerkit.presets import Preset
 from layerkit.saving import copies, write_tensors
 from layerkit.tasks import Task
@@ -144,6 +144,10 @@ class Predictor:
             A picture cannot be decoded; the message names it.
         TypeError, ValueError
             It is no picture, the folder holds none, or the model's outputs do not fit the task.
+        NonFiniteError
+            The model answers with numbers that are not finite.
+        RuntimeError
+            The task has not seen the training targets: see `Task.prepare`.
 
         Warns
         -----
@@ -181,15 +185,7 @@ class Predictor:
         inputs = self.preset.normalize(pixels.to(like.device)).to(like.dtype)
         with self._evaluating(), torch.inference_mode():
             logits, _ = split_output(self.model(inputs))
-        if logits.ndim == 1:  # a model that squeezes its one output
-            logits = logits.unsqueeze(1)
-        if logits.ndim != 2 or logits.shape[1] != self.task.out_features:
-            raise ValueError(
-                f"The model's output has the shape {tuple(logits.shape)}; expected "
-                f"({len(pixels)}, {self.task.out_features}) for {self.task}. Give it the right head: "
-                "replace_head(model, task)."
-            )
-        return logits.float()
+        return as_rows(logits, len(pixels), self.task)
 
     def save(self, path: str | Path) -> None:
         """Save all that is needed to answer again, in one safetensors file.
@@ -202,7 +198,8 @@ class Predictor:
         Raises
         ------
         ValueError
-            The architecture that was given does not make this model, or the task is not one of layerkit's.
+            The architecture that was given does not make this model, the task is not one of layerkit's, or the
+            model's outputs do not fit it or are not finite.
 
         Warns
         -----
@@ -254,6 +251,7 @@ class Predictor:
         """
         path = Path(path)
         check_suffix(path)
+        refuse_unprepared(self.task)
         sources = None if pictures is None else collect(pictures) or [pictures]
         pixels = draw_pictures(self.preset.crop) if sources is None else self._stack(sources)
         with self._evaluating():
@@ -301,7 +299,15 @@ class Predictor:
         return found
 
     def _answer(self, sources: list[Any], pixels: Tensor) -> list[Prediction]:
+        refuse_unprepared(self.task)
         logits = self.logits(pixels)
+        if not logits.isfinite().all():
+            spoiled = next(n for n, row in enumerate(logits) if not row.isfinite().all())
+            values = shorten([str(value) for value in logits[spoiled].tolist()])
+            raise NonFiniteError(
+                f"The model answers {values} for {_name_of(sources[spoiled])}; expected finite numbers. Its weights "
+                "are spoiled, or its precision is too low: train it anew, or load it from a file that was saved before."
+            )
         learned = next((value for value in self.task.state_dict().values()), logits)
         return answers(self.task, logits.to(learned.device), map(path_of, sources))
 

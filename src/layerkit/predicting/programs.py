@@ -31,7 +31,8 @@ class Program(nn.Module):
         self.model = deepcopy(inner).to("cpu", torch.float32).eval().requires_grad_(False)
         self.task = deepcopy(task).to("cpu").eval().requires_grad_(False)
         for name in ("mean", "std"):
-            self.register_buffer(name, torch.tensor(getattr(preset, name)).view(3, 1, 1))
+            values = torch.tensor(getattr(preset, name), dtype=torch.float32, device="cpu")
+            self.register_buffer(name, values.view(3, 1, 1))
 
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
         """Normalise, run the model, activate."""

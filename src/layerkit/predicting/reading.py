@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from layerkit import tasks
 from layerkit.device import Device, choose_device
 from layerkit.errors import PredictorFileError
+from layerkit.freezing import in_evaluation
 from layerkit.heads.finding import unwrapped
 from layerkit.predicting.architectures import Architecture, assign, load_weights, same_outputs
 from layerkit.predicting.predictor import Predictor
@@ -19,6 +20,9 @@ from layerkit.presets import Preset
 from layerkit.saving import read_tensors
 from layerkit.tasks import Task
 from layerkit.tasks.outputs import split_output
+
+_SPARE_TENSORS = 100
+"""Made by a builder and kept in no file: a head that others replace, what weights are drawn with."""
 
 Tensors = dict[str, Tensor]
 Header = Mapping[str, Any]
@@ -60,6 +64,11 @@ def load_predictor(path: str | Path, *, model: nn.Module | None = None, device: 
     >>> load_predictor("pets.safetensors")("rex.jpg")  # doctest: +SKIP
     Prediction('rex.jpg': dog 0.984)
     """
+    if model is not None and not isinstance(model, nn.Module):
+        raise TypeError(
+            f"`model` is {model!r}; expected a torch.nn.Module with its head, whose weights the file replaces. For "
+            "a model of torchvision, leave it out."
+        )
     chosen = choose_device(device)
     try:
         tensors, header = read_tensors(path)
@@ -73,6 +82,7 @@ def load_predictor(path: str | Path, *, model: nn.Module | None = None, device: 
         weights = _part(tensors, "model")
         if model is None:
             model = _build(path, header["architecture"], weights)
+            pattern_for(model, preset)
         else:
             _fill(path, model, weights, preset, tensors[OUTPUTS])
     return Predictor(model.to(chosen), task.to(chosen), preset)
@@ -122,21 +132,20 @@ def _task(saved: Header, learned: Tensors, most: int) -> Task:
     kind = getattr(tasks, saved["class"])
     if saved["class"] not in tasks.__all__ or not issubclass(kind, Task):
         raise ValueError(f"{saved['class']} is no task")
-    _check_counts(saved["settings"], most)
+    if (counted := _counts(saved["settings"])) > most:
+        raise ValueError(f"the task counts {counted}, and the file holds {most} numbers")
     task: Task = kind(**saved["settings"])
     task.load_state_dict(learned)
     return task
 
 
-def _check_counts(value: Any, most: int) -> None:
-    """Refuse counts that no model in the file has the outputs for, before anything of that size is made."""
+def _counts(value: Any) -> int:
+    """Add up all counts in a task's settings: no model has more outputs than the file has numbers."""
     if isinstance(value, Mapping):
         value = list(value.values())
     if isinstance(value, list):
-        for item in value:
-            _check_counts(item, most)
-    elif isinstance(value, int) and value > most:
-        raise ValueError(f"the task counts {value}, and the file holds {most} numbers")
+        return sum(map(_counts, value))
+    return max(0, value) if isinstance(value, int) else 0
 
 
 def _build(path: str | Path, saved: Header, weights: Tensors) -> nn.Module:
@@ -146,18 +155,19 @@ def _build(path: str | Path, saved: Header, weights: Tensors) -> nn.Module:
             "it. Build it again, with its head, and pass it: load_predictor(path, model=model)."
         )
     architecture = Architecture(saved["builder"], saved["arguments"], saved["layers"])
-    return assign(architecture.build(), weights)
+    return assign(architecture.build(most_tensors=2 * len(weights) + _SPARE_TENSORS), weights)
 
 
 def _fill(path: str | Path, model: nn.Module, weights: Tensors, preset: Preset, outputs: Tensor) -> None:
     """Give a model the weights of a file, once it has shown to answer with them as the saved one did."""
     _, inner = unwrapped(model)
     _check_fit(path, inner, weights)
-    inner.eval()
     inputs = pattern_for(inner, preset)
-    state = {name: value.to(inputs.device) for name, value in weights.items()}
-    with torch.inference_mode():
-        answered, _ = split_output(torch.func.functional_call(inner, state, (inputs,)))
+    own = inner.state_dict()
+    state = {name: value.to(own[name]) for name, value in weights.items()}
+    with torch.inference_mode(), in_evaluation(inner):
+        called = torch.func.functional_call(inner, state, (inputs,), tie_weights=False)
+        answered, _ = split_output(called)
     if not same_outputs(answered, outputs):
         raise PredictorFileError(
             f"The {type(inner).__name__} that was passed takes the weights of {path}, but answers otherwise "
@@ -165,6 +175,7 @@ def _fill(path: str | Path, model: nn.Module, weights: Tensors, preset: Preset, 
             "changed."
         )
     load_weights(inner, weights)
+    inner.eval()
 
 
 def _check_fit(path: str | Path, model: nn.Module, weights: Tensors) -> None:

@@ -12,6 +12,7 @@ from layerkit._version import __version__
 from layerkit.distributed import is_writer
 from layerkit.errors import HeadError, warn
 from layerkit.heads.finding import unwrapped
+from layerkit.predicting.answers import as_rows
 from layerkit.predicting.architectures import (
     Architecture,
     describe_as,
@@ -26,6 +27,7 @@ from layerkit.tasks.outputs import split_output
 
 FORMAT = 1
 KIND = "predictor"
+_LARGEST_CROP = 4096
 OUTPUTS = "outputs"
 """The tensor that holds the model's answer to `fixed_pattern`, to compare with after loading."""
 
@@ -35,10 +37,16 @@ def pack_predictor(
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Give a file's tensors and header, the architecture proven; the model must be in evaluation mode."""
     _, model = unwrapped(model)
+    refuse_unprepared(task)
     inputs = pattern_for(model, preset)
     with torch.inference_mode():
-        architecture = _architecture(model, given, inputs)
         outputs, _ = split_output(model(inputs))
+        if not as_rows(outputs, len(inputs), task).isfinite().all():
+            raise ValueError(
+                f"The model answers {outputs.flatten()[0].item()} to a plain pattern; expected finite numbers. Its "
+                "weights are spoiled: save the model of an earlier time."
+            )
+        architecture = _architecture(model, given, inputs)
     header = {
         "kind": KIND,
         "format": FORMAT,
@@ -62,8 +70,22 @@ def describe_program(task: Task, preset: Preset) -> dict[str, Any]:
     }
 
 
+def refuse_unprepared(task: Task) -> None:
+    """Refuse a task that could only answer NaN."""
+    if task.needs_targets:
+        raise RuntimeError(
+            f"{task} has not seen the training targets yet, so that its answers have no unit; expected the task "
+            "that the model was trained with. fit() prepares it; by hand, call task.prepare(targets)."
+        )
+
+
 def pattern_for(model: nn.Module, preset: Preset) -> Tensor:
     """Make the fixed picture at the preset's size, where and in which precision the model is."""
+    if max(preset.crop) > _LARGEST_CROP:  # or a small file from a stranger could ask for all memory
+        raise ValueError(
+            f"The preset crops to {preset.crop}; expected at most {_LARGEST_CROP} pixels a side in a predictor that "
+            "is saved. Choose a smaller crop_size."
+        )
     like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
     return fixed_pattern(preset.crop, like)
 

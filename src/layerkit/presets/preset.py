@@ -1,5 +1,6 @@
 """The sizes, the interpolation and the normalisation that a backbone expects."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -248,7 +249,7 @@ class Preset:
         if pixels.device.type != "cpu":
             mean, std = self._columns(pixels.device)
             return pixels.to(torch.float32).div_(255).sub_(mean).div_(std)
-        out = torch.empty(pixels.shape, dtype=torch.float32)
+        out = torch.empty(pixels.shape, dtype=torch.float32, device="cpu")
         self.normalize_into(out, pixels)
         return out
 
@@ -340,11 +341,11 @@ def _read_interpolation(given: Any) -> InterpolationMode:
 def _read_statistics(name: str, given: Any) -> Statistics:
     try:
         red, green, blue = (float(value) for value in given)
-        if name == "std" and not min(red, green, blue) > 0:
-            raise ValueError("a standard deviation of zero")
+        if not all(map(math.isfinite, (red, green, blue))) or (name == "std" and min(red, green, blue) <= 0):
+            raise ValueError("a number that is not finite, or a standard deviation of zero")
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"`{name}` is {given!r}; expected three numbers{' above zero' if name == 'std' else ''}, one a "
+            f"`{name}` is {given!r}; expected three finite numbers{' above zero' if name == 'std' else ''}, one a "
             "channel, for pixels between 0 and 1. To measure them, use channel_statistics(folder)."
         ) from error
     return red, green, blue

@@ -76,6 +76,10 @@ def write_report(
     --------
     >>> write_report(run, predictor, data.valid, "report.html")  # doctest: +SKIP
     """
+    if not isinstance(predictor, Predictor):
+        raise TypeError(
+            f"`predictor` is a {type(predictor).__name__}; expected a Predictor: Predictor(model, task, data.preset)."
+        )
     if isinstance(loader, PictureLoader) and loader.batch_sampler.shuffle:
         loader = loader.unshuffled()
     device = next((parameter.device for parameter in predictor.model.parameters()), "cpu")

@@ -160,10 +160,12 @@ class Regression(Task):
 
     def metrics(self) -> "MetricCollection":
         """Make ``mae``, ``rmse`` and ``r2``, in the user's units and averaged over the targets."""
-        from torchmetrics import MeanAbsoluteError, MeanSquaredError, MetricCollection, R2Score
+        from torchmetrics import MeanAbsoluteError, MeanSquaredError, MetricCollection
+
+        from layerkit.tasks.r2 import R2
 
         return MetricCollection(
-            {"mae": MeanAbsoluteError(), "rmse": MeanSquaredError(squared=False), "r2": R2Score()},
+            {"mae": MeanAbsoluteError(), "rmse": MeanSquaredError(squared=False), "r2": R2()},
             compute_groups=False,
         )
 

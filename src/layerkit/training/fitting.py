@@ -30,6 +30,7 @@ from layerkit.training.identity import (
 from layerkit.training.interrupting import Interruption
 from layerkit.training.loop import check_is_shared
 from layerkit.training.losses import as_task
+from layerkit.training.mistakes import check_classes
 from layerkit.training.moments import Callbacks, State
 from layerkit.training.optimizers import OptimizerLike
 from layerkit.training.phases import frozen_phase, full_phase
@@ -210,6 +211,8 @@ def fit(
         )  # fmt: skip
     called = Callbacks(callbacks)
     task = as_task(task)
+    for loader in (train, valid):
+        check_classes(task, loader)
     hardware = choose_hardware(model, device, precision, channels_last)
     distributed.join_group(hardware.device)
     _check_shared(model, train, valid)

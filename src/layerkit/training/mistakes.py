@@ -6,11 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torchvision.datasets import DatasetFolder
 
 from layerkit.errors import warn
 from layerkit.heads import find_head
 from layerkit.heads.finding import unwrapped
+from layerkit.loading.datasets import PictureDataset
 from layerkit.tasks import Task
+from layerkit.tasks.classes import shorten
 from layerkit.tasks.endings import last_activations
 from layerkit.tasks.outputs import split_output
 
@@ -49,6 +52,37 @@ def check_backbone(model: nn.Module) -> None:
 
 def _is_as_made(scale: Tensor) -> bool:
     return bool((scale == 1).all() or (scale == 0).all())
+
+
+def check_classes(task: Task, loader: Any) -> None:
+    """Find a task whose classes are not those of the loader's folders: every answer would have a wrong name.
+
+    Parameters
+    ----------
+    task : Task
+        It may call the classes otherwise, as people do with folders named by codes, but not in another order.
+    loader : object
+        If it has no dataset that knows its classes, nothing is found.
+
+    Raises
+    ------
+    ValueError
+        They have another order or, where they come from folders or a table, another number.
+    """
+    dataset = getattr(loader, "dataset", None)
+    found = getattr(dataset, "classes", None)
+    is_listed = isinstance(dataset, PictureDataset | DatasetFolder)
+    pairs = [(task.classes, found)]
+    if isinstance(task.classes, dict) and isinstance(found, dict):
+        pairs = [(names, found.get(part)) for part, names in task.classes.items()]
+    for ours, theirs in pairs:
+        if not isinstance(ours, list) or not isinstance(theirs, list) or ours == theirs:
+            continue
+        if sorted(ours) == sorted(map(str, theirs)) or (is_listed and len(ours) != len(theirs)):
+            raise ValueError(
+                f"The task's classes are {shorten(ours)}, and those of the pictures {shorten(theirs)}; expected the "
+                f"same in the same order. Make the task from the loaders: {type(task).__name__}(data.classes)."
+            )
 
 
 def check_inputs(inputs: Tensor) -> None:

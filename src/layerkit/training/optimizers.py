@@ -62,6 +62,11 @@ def make_optimizer(
             )
         _check_parameters(optimizer, model, task)
         return optimizer
+    if not callable(optimizer):
+        raise TypeError(
+            f"`optimizer` is {optimizer!r}; expected a torch optimizer, its class, or a factory. Pass "
+            "optimizer=torch.optim.SGD, with lr=0.01 beside it."
+        )
     try:
         made = optimizer(parameters) if lr is None else _with_rate(optimizer, parameters, lr)
     except ValueError as error:
