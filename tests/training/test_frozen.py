@@ -105,8 +105,24 @@ def test_a_head_without_bias_is_scaled_only():
     torch.testing.assert_close(frozen.layers(standardized), model[1](features), rtol=1e-4, atol=1e-4)
 
 
+def test_a_feature_that_few_pictures_show_is_not_blown_up():
+    """In training it hardly varies; in the first picture that shows it, it is no larger than others may be."""
+    features = torch.randn(100, 4)
+    features[:, 1] = 0.0
+    features[0, 1] = 0.01
+    frozen = FrozenHead(linear_model(3, head=nn.Linear), features)
+    seen = frozen.standardize(torch.tensor([[0.0, 1.0, 0.0, 0.0]]))
+    common = features.std(0, correction=0).square().mean().sqrt()
+    assert seen[0, 1].item() == pytest.approx(10 / common.item(), rel=1e-3)
+    others = frozen.standardize(features)[:, [0, 2, 3]]
+    torch.testing.assert_close(others.std(0, correction=0), torch.ones(3))
+
+
 def test_a_feature_that_never_varies_does_no_harm():
-    """A dead feature keeps its scale, and nothing becomes infinite."""
+    """A dead feature stays zero, and nothing becomes infinite, nor where all are dead."""
+    assert bool(
+        FrozenHead(linear_model(3), torch.zeros(20, 4)).standardize(torch.ones(1, 4)).isfinite().all()
+    )
     features = torch.randn(20, 4)
     features[:, 2] = 0.0
     frozen = FrozenHead(linear_model(3, head=nn.Linear), features)

@@ -13,6 +13,13 @@ from layerkit.tasks.targets import map_targets
 _POOLS = (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d, nn.Flatten, nn.Identity)
 
 
+_FEW = 10
+"""Pictures, of eighty or more. A deviation that fewer make up says nothing of the others."""
+
+_LEAST_SCALE = 0.1
+"""Of the root mean square of all features' standard deviations: what a feature is scaled by that few pictures show."""
+
+
 class FrozenHead(nn.Module):
     """A copy of a model's head that works on standardized features.
 
@@ -100,10 +107,20 @@ def constant_logits(task: Any, targets: Any) -> Tensor | None:
 
 
 def _statistics(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Measure each feature's standard deviation and mean; one that never varies keeps its scale."""
+    """Measure each feature's mean, and the standard deviation that it is scaled by.
+
+    A feature that a few training pictures show, and faintly, has a tiny deviation. Scaled by that, it would be a
+    hundred times larger in the first picture that shows it clearly, and the answer with it.
+    """
     values = features.detach().cpu().to(torch.float64).transpose(0, 1).flatten(1)  # (C, N * positions)
     std, mean = torch.std_mean(values, dim=1, correction=0)
-    return torch.where(std > 1e-6 * std.max(), std, 1.0), mean
+    squares = (values - mean.unsqueeze(1)).square()
+    carriers = squares.sum(1).square() / squares.square().sum(1)  # how many samples the variance rests on
+    least = _LEAST_SCALE * std.square().mean().sqrt()
+    few = min(_FEW, values.shape[1] / 8)  # where most features are spread evenly, a third of all carry each
+    is_known = (carriers >= few) & (std > 1e-6 * std.max())  # not NaN either, of a feature that never varies
+    scale = torch.where(is_known, std, torch.maximum(std, least))
+    return torch.where(scale > 0, scale, 1.0), mean
 
 
 def _along(dim: int, like: Tensor, values: Tensor) -> Tensor:
