@@ -9,12 +9,14 @@ import sys
 from urllib.error import URLError
 
 import pytest
+import torch
 from PIL import Image
 from torchvision.models import squeezenet1_1
 
 from layerkit import Multilabel, Predictor, Preset, __version__, load_predictor, replace_head, split_folder
 from layerkit.cli import main
 from layerkit.cli.running import COMMANDS
+from layerkit.demo.weights import squeezenet1_1_weights
 
 
 def test_version_and_help(capsys):
@@ -341,3 +343,17 @@ def test_errors_of_torch_itself_have_no_traceback(pets, capsys):
     arguments = ["--model", "squeezenet1_1", "--weights", "none", "--crop-size", "3", "--epochs", "1"]
     assert main(["train", "pets", *arguments]) == 1
     assert "layerkit train: Given input size" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_packaged_weights_need_no_network(pets, monkeypatch, capsys):
+    """They are those of one model, whose backbone is then frozen as any trained one."""
+    split_folder("PetImages", "pets", valid=0.3, progress=False)
+    monkeypatch.setattr("torch.hub.download_url_to_file", None)
+    arguments = ["train", "pets", "--weights", "packaged", "--crop-size", "48", "--epochs", "1"]
+    assert main([*arguments, "--model", "resnet18"]) == 1
+    assert "--weights packaged is given for resnet18; expected squeezenet1_1" in capsys.readouterr().err
+    assert main([*arguments, "--model", "squeezenet1_1"]) == 0
+    trained = load_predictor("predictor.safetensors", device="cpu").model.features.state_dict()
+    packaged = squeezenet1_1_weights()
+    assert all(torch.equal(value, packaged[f"features.{name}"]) for name, value in trained.items())

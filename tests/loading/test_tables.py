@@ -337,7 +337,10 @@ def test_damaged_csv_files_are_named(root: Path, tmp_path: Path) -> None:
         loaders(tmp_path / "nowhere.csv", root)
     file = tmp_path / "t.csv"
     file.write_text("path,label\na.png,cat,grey\n")
-    with pytest.raises(ValueError, match="line 2 has 3 fields; expected 2"):
+    with pytest.raises(ValueError, match=r"line 2 has 3 fields; expected 2.*Put quotes around"):
+        loaders(file, root)
+    file.write_text("path;height\na.png;1,5\n")
+    with pytest.raises(ValueError, match=r"pass pandas.read_csv\(path, sep=';'\), with decimal=','"):
         loaders(file, root)
     file.write_bytes("path,label\na.png,Käse\n".encode("latin-1"))
     with pytest.raises(ValueError, match="is not in UTF-8"):

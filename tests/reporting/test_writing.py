@@ -10,9 +10,11 @@ import torch
 from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+from torchvision.models import squeezenet1_1
 
 from layerkit.checking import check_folder
 from layerkit.evaluating import evaluate
+from layerkit.heads import replace_head
 from layerkit.loading import folder_loaders, table_loaders
 from layerkit.predicting import Predictor
 from layerkit.presets import Preset
@@ -144,6 +146,40 @@ def test_a_whole_report(pets, tmp_path):
     assert "leak 18" in page.shown  # train and valid are drawn alike
     assert page.all("img")[0]["src"].startswith("data:image/jpeg;base64,")
     assert torch.__version__ in page.shown
+
+
+def test_what_it_takes_to_run_it_again(tmp_path):
+    """The builder, the folder and what fit() was asked for; of a test part nobody says that it chose the epoch."""
+    for part in ("train", "valid", "test"):
+        draw(tmp_path / "pets" / part, ["cat", "dog"])
+    data = folder_loaders(tmp_path / "pets", preset=Preset(32), batch_size=4)
+    task = Multiclass(data.classes)
+    model = replace_head(squeezenet1_1(), task)
+    sgd = torch.optim.SGD(model.parameters(), lr=0.001, momentum=0.9)
+    run = fit(
+        model, task, data.train, data.valid, epochs=1, optimizer=sgd, seed=5, progress=False, device="cpu"
+    )
+    for loader, part in ((data.valid, "valid"), (data.test, "test")):
+        write_report(run, Predictor(model, task, data.preset), loader, tmp_path / "r.html", check=False)
+        shown = check_page(tmp_path / "r.html").shown
+        assert f"Measured on 12 pictures of pets/{part}" in shown
+        assert ("chose the best epoch" in shown) == (part == "valid")
+        assert "model torchvision's squeezenet1_1, " in shown
+        assert str(tmp_path / "pets" / part) in shown
+        assert "optimizer=SGD(lr=0.001, momentum=0.9, " in shown
+        assert "seed=5" in shown
+
+
+def test_sure_answers_are_not_called_uncertain(tmp_path):
+    """Where nothing is below 90%, the section is left out."""
+    inputs = torch.rand(20, 3, 16, 16)
+    for factor, there in ((1000.0, False), (0.001, True)):
+        model = nn.Sequential(nn.Flatten(), nn.Linear(768, 2))
+        model[1].weight.data.mul_(factor)
+        targets = (model(inputs) / factor).argmax(1)
+        predictor = Predictor(model, Multiclass(2), PRESET)
+        write_report(None, predictor, DataLoader(TensorDataset(inputs, targets), 10), tmp_path / "r.html")
+        assert ("Least certain answers" in check_page(tmp_path / "r.html").shown) == there
 
 
 @pytest.mark.parametrize("kind", ["regression", "several", "binary", "multilabel", "parts", "many"])

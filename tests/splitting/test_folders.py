@@ -623,3 +623,23 @@ def test_what_a_kill_at_the_very_end_left_is_removed(source, dest):
     (dest / ".layerkit-split.tmp").mkdir()
     split_folder(source, dest, progress=False)
     assert not (dest / ".layerkit-split.tmp").exists()
+
+
+@pytest.mark.parametrize("mode", ["copy", "hardlink"])
+def test_what_was_taken_out_of_the_source_is_said_until_it_is_taken_out_here_too(source, tmp_path, mode):
+    """A picture that check_folder found broken stays in the split until it is deleted there."""
+    dest = tmp_path / "split"
+    split = split_folder(source, dest, mode=mode, progress=False)
+    gone = split.rows[3]
+    (source / gone.path).unlink()
+    with pytest.warns(
+        LayerkitWarning,
+        match=rf"1 picture of .*split' is no longer in the source, and stays there: .{gone.path}",
+    ):
+        again = split_folder(source, dest, mode=mode, progress=False)
+    assert again.rows == split.rows
+    (dest / destination_of(gone)).unlink()
+    with pytest.warns(LayerkitWarning, match="cannot be found any more and left it"):
+        without = split_folder(source, dest, mode=mode, progress=False)
+    assert [row for row in split.rows if row != gone] == list(without.rows)
+    assert split_folder(source, dest, mode=mode, progress=False).rows == without.rows

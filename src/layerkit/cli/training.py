@@ -1,6 +1,7 @@
 """``layerkit train``."""
 
 import argparse
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,8 @@ def add_train(commands: Any) -> None:
     train.add_argument(
         "--weights",
         default="DEFAULT",
-        help="the name of pretrained weights, such as IMAGENET1K_V1, or none to start at random (%(default)s)",
+        help="the name of pretrained weights, such as IMAGENET1K_V1; none to start at random; or packaged for those "
+        "of squeezenet1_1 that layerkit carries, which need no network (%(default)s)",
     )
     train.add_argument(
         "--binary",
@@ -65,8 +67,9 @@ def add_train(commands: Any) -> None:
 
 def _train(given: argparse.Namespace) -> int:
     import torch
-    from torchvision.models import get_model_weights
+    from torchvision.models import SqueezeNet1_1_Weights, get_model_weights
 
+    from layerkit.demo.weights import packaged_weights
     from layerkit.heads import replace_head
     from layerkit.loading import folder_loaders
     from layerkit.plots.axes import check_plot_path
@@ -79,12 +82,20 @@ def _train(given: argparse.Namespace) -> int:
     if given.curves:
         check_plot_path(check_target(given.curves))
     preset = Preset.from_model(given.model)
-    weights = None
-    if given.weights.lower() != "none":
+    weights: WeightsEnum | None = None
+    if given.weights == "packaged":
+        if given.model != "squeezenet1_1":
+            raise ValueError(
+                f"--weights packaged is given for {given.model}; expected squeezenet1_1, the one model whose weights "
+                "layerkit carries: pass --model squeezenet1_1"
+            )
+        weights = SqueezeNet1_1_Weights.DEFAULT
+        preset = Preset.from_weights(weights)
+    elif given.weights.lower() != "none":
         known = get_model_weights(given.model).__members__
         if given.weights not in known:
             raise ValueError(
-                f"--weights is {given.weights!r}; expected none or one of {', '.join(known)}."
+                f"--weights is {given.weights!r}; expected none, packaged or one of {', '.join(known)}."
                 f"{suggestion(given.weights, known)}"
             )
         weights = known[given.weights]
@@ -97,7 +108,8 @@ def _train(given: argparse.Namespace) -> int:
     task = _task(given, data)
     with torch.random.fork_rng():
         torch.manual_seed(given.seed)
-        model = replace_head(_backbone(given.model, weights), task)
+        with packaged_weights() if given.weights == "packaged" else nullcontext():
+            model = replace_head(_backbone(given.model, weights), task)
     frozen = given.frozen_epochs
     if frozen is None:
         frozen = 0 if weights is None else min(5, given.epochs)
@@ -108,7 +120,7 @@ def _train(given: argparse.Namespace) -> int:
     Predictor(model, task, data.preset).save(given.out)
     if given.curves:
         run.history.plot(given.curves)
-    print(f"{run.reason}\nsaved as {Path(given.out)}")
+    print(f"saved as {Path(given.out)}")
     return 0
 
 
@@ -125,7 +137,7 @@ def _backbone(name: str, weights: "WeightsEnum | None") -> "nn.Module":
         raise ConnectionError(
             f"The weights of {name} could not be downloaded from {weights.url} ({reason}); expected "
             f"a way there, or the file in {torch.hub.get_dir()}/checkpoints. Put it there by hand, or start at random "
-            "with --weights none."
+            "with --weights none. Without a network, --model squeezenet1_1 --weights packaged has trained weights."
         ) from error
     return model
 

@@ -90,9 +90,16 @@ def column(table: Table, name: str, *, may_be_empty: bool = False) -> list[Any]:
     if empty and not may_be_empty:
         raise ValueError(
             f"The column {name!r} has no value in {len(empty)} of {len(values)} rows, row {empty[0] + 1} "
-            "first; expected one in each. Fill them in, or leave the rows out."
+            "first; expected one in each. Fill them in, or leave the rows out; where a picture may have several "
+            "labels or none, pass sep='|'."
         )
     return values
+
+
+_SEMICOLONS = (
+    "Its fields seem to be separated by semicolons: pass pandas.read_csv(path, sep=';'), with decimal=',' where "
+    "numbers have commas."
+)
 
 
 def _read_csv(path: Path) -> dict[str, list[Any]]:
@@ -112,7 +119,7 @@ def _read_csv(path: Path) -> dict[str, list[Any]]:
         if len(row) != len(names):
             raise ValueError(
                 f"{path}, line {line} has {len(row)} fields; expected {len(names)}, as in the first line. "
-                "Put quotes around a field that holds a comma."
+                f"{_SEMICOLONS if ';' in names[0] else 'Put quotes around a field that holds a comma.'}"
             )
     return {name: [row[place].strip() or None for _, row in rows] for place, name in enumerate(names)}
 

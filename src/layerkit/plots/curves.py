@@ -46,8 +46,8 @@ def plot_curves(rows: Sequence[dict[str, Any]], *, ax: "Axes | None" = None) -> 
     if 0 < frozen < len(rows):
         axes.axvspan(epochs[0] - 0.5, frozen + 0.5, color=BLUE, alpha=0.07, lw=0)
         axes.text(
-            epochs[0] - 0.4,
-            0.02,
+            epochs[0] - 0.5,
+            1.01,  # above the lines, which may run anywhere
             "frozen",
             transform=axes.get_xaxis_transform(),
             va="bottom",

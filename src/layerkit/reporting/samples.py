@@ -16,6 +16,8 @@ from layerkit.reporting.html import Html, element
 from layerkit.tasks import Binary, Multiclass, Multilabel, Regression, Task
 
 NUMBER = 12
+_SURE = 0.9
+"""A probability from which on nobody would call an answer uncertain."""
 _SIDE = 240
 """Pixels of a thumbnail's longer side: sharp on a phone at the width of half its screen."""
 
@@ -81,15 +83,15 @@ def worst(task: Task, logits: Tensor, target: Any) -> list[int]:
 
 
 def least_certain(task: Task, logits: Tensor) -> list[int]:
-    """Give the answers of the lowest probability or, where a threshold decides, the nearest to it."""
+    """Give the answers of the lowest probability or, where a threshold decides, the nearest to it; no sure ones."""
     match task:
         case Multiclass():
-            margin = task.activate(logits).amax(1)
+            margin = task.activate(logits).amax(1) - 0.5
         case Binary() | Multilabel():
             margin = (task.activate(logits) - task.threshold).abs().amin(1)
         case _:
             return []
-    return [int(index) for index in margin.argsort(stable=True)[:NUMBER]]
+    return [int(index) for index in margin.argsort(stable=True)[:NUMBER] if margin[index] < _SURE - 0.5]
 
 
 def gallery(task: Task, logits: Tensor, target: Any, samples: Samples, indices: Sequence[int]) -> Html:

@@ -1,13 +1,17 @@
 """What it takes to run it again: the settings, and what was installed."""
 
 import dataclasses
+import os
 import platform
 from typing import Any
 
 import numpy as np
 import PIL
 
+from layerkit.errors import HeadError
+from layerkit.heads.finding import unwrapped
 from layerkit.predicting import Predictor
+from layerkit.predicting.architectures import find_architecture
 from layerkit.predicting.programs import describe_preset
 from layerkit.predicting.writing import versions
 from layerkit.reporting.html import Html, table
@@ -39,8 +43,13 @@ def versions_table() -> Html:
 def _of_model(predictor: Predictor) -> list[tuple[str, str]]:
     parameters = sum(parameter.numel() for parameter in predictor.model.parameters())
     settings = predictor.task.settings()
+    try:
+        found = predictor.architecture or find_architecture(unwrapped(predictor.model)[1])
+    except HeadError:  # of no architecture that anybody else has either
+        found = None
+    name = type(predictor.model).__name__ if found is None else f"torchvision's {found.builder}"
     return [
-        ("model", f"{type(predictor.model).__name__}, {parameters:,} parameters"),
+        ("model", f"{name}, {parameters:,} parameters"),
         ("task", f"{type(predictor.task).__name__}({_arguments(settings)})"),
         ("preset", f"Preset({_arguments(describe_preset(predictor.preset))})"),
     ]
@@ -49,11 +58,15 @@ def _of_model(predictor: Predictor) -> list[tuple[str, str]]:
 def _of_loader(loader: Any) -> list[tuple[str, str]]:
     dataset = getattr(loader, "dataset", None)
     found = {
-        "folder": getattr(dataset, "root", None),
+        "folder": getattr(dataset, "root", None) or _folder_of(getattr(dataset, "files", None)),
         "batch size": getattr(getattr(loader, "batch_sampler", None), "batch_size", None),
         "seed of the data": getattr(dataset, "seed", None),
     }
     return [(name, str(value)) for name, value in found.items() if value is not None]
+
+
+def _folder_of(files: list[str] | None) -> str | None:
+    return os.path.commonpath([os.path.dirname(file) for file in files]) if files else None  # noqa: PTH120
 
 
 def _of_run(run: Run) -> list[tuple[str, str]]:
@@ -62,13 +75,20 @@ def _of_run(run: Run) -> list[tuple[str, str]]:
     kept = {
         field.name.replace("_", " "): getattr(run, field.name)
         for field in dataclasses.fields(run)
-        if field.name not in ("history", "reason")
+        if field.name not in ("history", "reason", "settings")
     }
-    return [("epochs", epochs), *((name, _plain(value)) for name, value in kept.items() if value is not None)]
+    asked = [("asked of fit()", _plain(run.settings))] if run.settings else []
+    return [
+        ("epochs", epochs),
+        *asked,
+        *((name, _plain(value)) for name, value in kept.items() if value is not None),
+    ]
 
 
 def _plain(value: Any) -> str:
-    return _arguments(value) if isinstance(value, dict) else str(value)
+    return (
+        ", ".join(f"{name}={one}" for name, one in value.items()) if isinstance(value, dict) else str(value)
+    )
 
 
 def _arguments(settings: dict[str, Any]) -> str:

@@ -191,11 +191,26 @@ def _settle(
     listing = _listing(source, sizes=False)
     placed = _placed(held.split, dest)
     if not _has_changed(held.split, listing, placed, request):
-        return replace(held.split, source=source, skipped=tuple(listing.skipped)), listing, ()
+        split = replace(held.split, source=source, skipped=tuple(listing.skipped))
+        return split, listing, _gone(split, listing, dest, held.mode)
     require_folder(source)  # with the whole source gone, nothing can be finished
     listing = scan_folder(source, sizes=sizes)
     split = plan(source, listing, request, held.split, placed=placed, progress=progress)
-    return split, listing, split.notes
+    return split, listing, (*split.notes, *_gone(split, listing, dest, held.mode))
+
+
+def _gone(split: Split, listing: Listing, dest: Path, mode: Mode) -> tuple[str, ...]:
+    """Say which pictures were taken out of the source since, and stay where they were written."""
+    if mode == "move" or not listing.pictures:  # a source that is empty as a whole has done its service
+        return ()
+    gone = sorted({row.path for row in split.rows} - set(listing.pictures))
+    if not gone:
+        return ()
+    return (
+        f"{count_of(len(gone), 'picture')} of {str(dest)!r} {'is' if len(gone) == 1 else 'are'} no longer in the "
+        f"source, and {'stays' if len(gone) == 1 else 'stay'} there: {some(gone)}. To take them out, delete them there "
+        "too, and call again",
+    )
 
 
 def _listing(source: Path, *, sizes: bool) -> Listing:

@@ -370,7 +370,7 @@ def _shortfalls(
     for part, total in asked.items():
         if sum(table[part]) != total:
             notes.append(f"{part} has {count_of(sum(table[part]), 'picture')} where {total:,} were asked for")
-        if not grown:
+        if not grown and len(sizes) > 1:  # of one class, the total says it
             notes += off_share(part, table[part], {label: n * total / whole for label, n in sizes.items()})
     reason = "what was placed before stays" if grown else "groups and duplicates cannot be divided"
     return [f"{'; '.join(notes)}: {reason}"] if notes else []

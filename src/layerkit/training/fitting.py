@@ -26,6 +26,7 @@ from layerkit.training.identity import (
     describe_callbacks,
     describe_metrics,
     identity_of,
+    settings_of,
 )
 from layerkit.training.interrupting import Interruption
 from layerkit.training.loop import check_is_shared
@@ -64,6 +65,8 @@ class Run:
         What was measured in the best epoch, under the names of the history; each knows its 95% confidence
         interval as ``figure.low`` and ``figure.high``. Empty without a validation part, with a plain loss, and
         under several processes.
+    settings : dict of str to str
+        What `fit` was asked for, in words.
     """
 
     history: History = field(repr=False)
@@ -73,6 +76,7 @@ class Run:
     reason: str
     device: str
     figures: dict[str, Estimate] = field(default_factory=dict)
+    settings: dict[str, str] = field(default_factory=dict, repr=False)
 
 
 def fit(
@@ -262,7 +266,14 @@ def fit(
         called.call("on_fit_end", state)
     figures = session.measure_uncertainty()
     lines.say(f"the model holds the weights of {best.reason()}")
-    return Run(session.history, best.epoch, best.value, best.monitor, best.reason(), str(hardware), figures)
+    settings = settings_of(
+        epochs=epochs, frozen_epochs=frozen_epochs, lr=lr, optimizer=optimizer, schedule=schedule, seed=seed,
+        callbacks=tuple(callbacks), metrics=metrics, views=views, accumulate=accumulate, clip_norm=clip_norm,
+        nonfinite=nonfinite, compile=compile, deterministic=deterministic,
+    )  # fmt: skip
+    return Run(
+        session.history, best.epoch, best.value, best.monitor, best.reason(), str(hardware), figures, settings
+    )
 
 
 def _warn_of_idle(**settings: Any) -> None:

@@ -54,6 +54,24 @@ def circumstances_of(hardware: Hardware, *, compiled: bool) -> dict[str, Any]:
     }
 
 
+def settings_of(**given: Any) -> dict[str, str]:
+    """Put into words what a run was asked for, as far as it was: for people, not to compare."""
+    return {name: _in_words(value) for name, value in given.items() if value is not None and value != ()}
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, torch.optim.Optimizer):
+        plain = {
+            name: setting for name, setting in value.defaults.items() if isinstance(setting, int | float)
+        }
+        return f"{type(value).__name__}({', '.join(f'{name}={setting}' for name, setting in plain.items())})"
+    if isinstance(value, Mapping):
+        return ", ".join(value)
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(type(one).__name__ for one in value)
+    return str(value if isinstance(value, int | float | str) else describe(value))
+
+
 def describe_callbacks(callbacks: Sequence[Any]) -> list[str]:
     """Name each callback and its settings."""
     return [
