@@ -76,7 +76,7 @@ def check_classes(task: Task, loader: Any) -> None:
     if isinstance(task.classes, dict) and isinstance(found, dict):
         pairs = [(names, found.get(part)) for part, names in task.classes.items()]
     for ours, theirs in pairs:
-        if not isinstance(ours, list) or not isinstance(theirs, list) or ours == theirs:
+        if not isinstance(ours, list) or not isinstance(theirs, list) or ours == list(map(str, theirs)):
             continue
         if sorted(ours) == sorted(map(str, theirs)) or (is_listed and len(ours) != len(theirs)):
             raise ValueError(
