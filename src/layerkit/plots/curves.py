@@ -55,7 +55,7 @@ def plot_curves(rows: Sequence[dict[str, Any]], *, ax: "Axes | None" = None) -> 
         )
     axes.margins(x=0.02)
     if lines:
-        axes.legend(handles=lines, loc="upper center", bbox_to_anchor=(0.5, 1.14), ncols=3, frameon=False)
+        axes.legend(handles=lines, loc="lower center", bbox_to_anchor=(0.5, 1.05), ncols=3, frameon=False)
     return axes
 
 
