@@ -10,8 +10,20 @@ from sklearn.metrics import accuracy_score, f1_score, log_loss
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.classification import MulticlassAccuracy
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import v2
 
-from layerkit import Binary, Multiclass, NonFiniteError, Preset, Regression, evaluate, fit, folder_loaders
+from layerkit import (
+    Binary,
+    Multiclass,
+    MultiTask,
+    NonFiniteError,
+    Preset,
+    Regression,
+    evaluate,
+    fit,
+    folder_loaders,
+)
 
 
 @pytest.fixture
@@ -111,7 +123,7 @@ def test_weights_that_are_spoiled_have_no_figures(setup):
     """An accuracy of answers that are no numbers would look like one."""
     model, _, _, loader = setup
     model[1].weight.data.fill_(torch.nan)
-    with pytest.raises(NonFiniteError, match="is not a number; expected a finite one"):
+    with pytest.raises(NonFiniteError, match="are not all finite; expected finite numbers"):
         evaluate(model, Multiclass(3), loader)
 
 
@@ -133,3 +145,26 @@ def test_classes_in_another_order_are_refused(tmp_path):
         with pytest.raises(ValueError, match="those of the pictures cat, dog"):
             fit(model, task, data.train, data.valid, epochs=1, progress=False)
     evaluate(model, Multiclass(["Katze", "Hund"]), data.valid)
+    mapped = ImageFolder(
+        tmp_path / "valid", v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32), v2.Resize(16)])
+    )
+    with pytest.raises(ValueError, match="those of the pictures cat, dog"):
+        evaluate(model, Multiclass(["dog", "cat"]), DataLoader(mapped, 2))
+    mapped.target_transform = lambda index: 1 - index  # which is how somebody puts them into another order
+    evaluate(model, Multiclass(["dog", "cat"]), DataLoader(mapped, 2))
+
+
+def test_intervals_of_weighted_losses_hold_their_value():
+    """A plain weighted loss and a part of several tasks have the interval that the task itself has."""
+    generator = torch.Generator().manual_seed(0)
+    inputs, targets = torch.randn(200, 4, generator=generator), (torch.arange(200) % 10 == 0).long()
+    model, weight = nn.Linear(4, 2), [1.0, 20.0]
+    task = Multiclass(2, class_weight=weight)
+    expected = evaluate(model, task, [(inputs, targets)])["loss"]
+    assert expected.low < expected < expected.high
+    plain = evaluate(model, nn.CrossEntropyLoss(torch.tensor(weight)), [(inputs, targets)])["loss"]
+    several = evaluate(model, MultiTask({"a": task}), [(inputs, {"a": targets})])["loss"]
+    for figure in (plain, several):
+        assert [figure, figure.low, figure.high] == pytest.approx(
+            [expected, expected.low, expected.high], rel=1e-4
+        )

@@ -140,3 +140,12 @@ def test_a_name_may_be_as_long_as_the_system_allows(tmp_path):
     with atomic_path(tmp_path / ("a" * 240 + ".csv")) as temporary:
         temporary.write_text("text")
     assert (tmp_path / ("a" * 240 + ".csv")).read_text() == "text"
+
+
+def test_the_suffix_of_a_link_is_that_of_the_file_that_is_written(tmp_path):
+    """Stores of contents link to names without a suffix, by which plots choose their format."""
+    (tmp_path / "curves.png").symlink_to("0123abcd")
+    with atomic_path(tmp_path / "curves.png") as temporary:
+        assert temporary.suffix == ".png"
+        temporary.write_text("new")
+    assert (tmp_path / "0123abcd").read_text() == "new"

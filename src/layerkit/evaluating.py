@@ -1,6 +1,5 @@
 """How good a trained model is on held-out pictures."""
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -57,7 +56,7 @@ def evaluate(
     Parameters
     ----------
     model : torch.nn.Module
-        Moved to the device, and run in evaluation mode in the precision of its weights; its mode is put back.
+        Moved to the device, and run in evaluation mode in the precision of its first weights; its mode is put back.
     task : Task or callable
         What it was trained for.
     loader : iterable of (inputs, targets)
@@ -80,7 +79,7 @@ def evaluate(
     ValueError
         The task's classes are not those of the loader.
     NonFiniteError
-        The loss is not a number.
+        The model's answers are not finite.
 
     Notes
     -----
@@ -129,12 +128,13 @@ def measure(
     batches = _prepared(loader, dtype, lambda inputs: check_model(model, task, hardware.move(inputs[:2])))
     with in_evaluation(model):
         figures = validate(model, task, batches, hardware, measures.to(hardware.device), keep=seen.keep)
-    if math.isnan(figures["loss"]):
-        raise NonFiniteError(
-            "The loss on the held-out data is not a number; expected a finite one. The model's weights are spoiled, "
-            "or its precision is too low: train it anew, or load it from a file that was saved before."
-        )
     logits, target = seen.gathered(loader)
+    if logits is not None and not logits.isfinite().all():
+        raise NonFiniteError(
+            "The model's answers on the held-out data are not all finite; expected finite numbers. Its weights are "
+            "spoiled, its precision is too low, or pictures hold NaN: train it anew, or load it from a file that was "
+            "saved before."
+        )
     if logits is None:
         return Measured(with_intervals(figures, {}), None, target)
     if metrics is None:

@@ -32,7 +32,11 @@ def check_target(path: str | Path) -> Path:
         raise OSError(
             f"{path} is a device or a pipe, which cannot be replaced; expected a file. Choose another name."
         )
-    folder = next(parent for parent in place.parents if parent.exists())
+    folder = next((parent for parent in place.parents if parent.exists()), None)
+    if folder is None:
+        raise FileNotFoundError(
+            f"{path} is on a drive that is not there; expected one that is. Choose another place."
+        )
     if not folder.is_dir():
         raise NotADirectoryError(
             f"{path} lies below {folder}, which is a file; expected a folder. Choose another place."
@@ -47,11 +51,11 @@ def check_target(path: str | Path) -> Path:
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Give a temporary path beside `path`, moved onto it when the block ends well and removed otherwise."""
-    path = check_target(path)
+    named, path = Path(path), check_target(path)  # what is written may go by the suffix that was given
     path.parent.mkdir(parents=True, exist_ok=True)
     # Cut, since a name may be as long as the system allows already.
     handle, name = tempfile.mkstemp(
-        prefix=f".{path.stem[:40]}-", suffix=f".tmp{path.suffix}", dir=path.parent
+        prefix=f".{named.stem[:40]}-", suffix=f".tmp{named.suffix}", dir=path.parent
     )
     os.close(handle)
     temporary = Path(name)

@@ -371,7 +371,9 @@ def test_a_cut_picture_of_pillows_is_left_out_too(picture):
 
 def test_a_folder_in_a_list_is_not_a_picture(folder):
     """The message says how folders are passed."""
-    with pytest.raises(FileNotFoundError, match=r"expected picture files in a list\. Pass a folder"):
+    with pytest.raises(
+        FileNotFoundError, match=r"expected picture files in a list\. Check the path; a folder"
+    ):
         predictor_of(Multiclass(["cat", "dog"]))([str(folder)])
 
 
@@ -399,3 +401,12 @@ def test_a_table_replaces_no_picture(folder, picture):
     with pytest.raises(ValueError, match="is a picture by its name; expected a name such as"):
         predictor_of(Multiclass(["cat", "dog"]))([picture]).to_csv(place)
     assert place.read_bytes() == before
+
+
+def test_what_only_the_loss_needs_is_not_asked_of_answers(picture):
+    """Balanced weights that nothing has filled change no answer."""
+    for task in (
+        Multiclass(["a", "b"], class_weight="balanced"),
+        Multilabel(["a", "b"], pos_weight="balanced"),
+    ):
+        assert Predictor(tiny_model(2), task, PRESET)(picture).probabilities

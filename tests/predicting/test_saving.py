@@ -533,7 +533,7 @@ def test_what_could_not_answer_is_not_saved(tmp_path):
 def test_a_crop_that_would_take_all_memory_is_refused(tiny_file, tmp_path):
     """The pattern to compare with is as large as the crop, whatever the size of the file."""
     forge(tiny_file, preset={"crop_size": 12000})
-    with pytest.raises(PredictorFileError, match=r"crops to .12000, 12000.; expected at most 4096"):
+    with pytest.raises(PredictorFileError, match=r"crops to .12000, 12000.; expected at most 2048"):
         load_predictor(tiny_file, model=tiny_predictor().model)
-    with pytest.raises(ValueError, match=r"crops to .5000, 5000.; expected at most 4096"):
+    with pytest.raises(ValueError, match=r"crops to .5000, 5000.; expected at most 2048"):
         Predictor(tiny_predictor().model, Multiclass(2), Preset(5000)).save(tmp_path / "p.safetensors")

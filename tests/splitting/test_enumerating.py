@@ -97,3 +97,11 @@ def test_patients_with_pictures_of_several_classes_are_divided_as_evenly_as_they
     ways = itertools.product(range(2), repeat=len(patients))
     best = min(score(counts_of(patients, way, [[0] * 3] * 2), [40, None]) for way in ways)
     assert score(got, [40, None]) == best
+
+
+def test_few_units_of_many_classes_are_tried_all():
+    """How many ways there are counts, not how many numbers each has."""
+    units = [{c: 1 + (c + unit) % 3 for c in range(700)} for unit in range(5)]
+    wanted = [sum(units[0].values()), sum(units[1].values()), None]
+    counts = distribute(units, [[0] * 700] * 3, wanted)
+    assert [sum(row) for row in counts[:2]] == wanted[:2]

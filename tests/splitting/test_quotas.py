@@ -183,3 +183,10 @@ def test_folds_share_each_class_and_the_whole(weights, k):
     for quota in quotas:
         assert sum(weights) // k <= sum(quota) <= -(-sum(weights) // k)
         assert all(w // k <= n <= -(-w // k) for n, w in zip(quota, weights, strict=True))
+
+
+@pytest.mark.parametrize("asked", [{"valid": 10**6}, {"valid": 10**6, "test": 3}])
+def test_a_count_larger_than_the_folder_has_a_count_that_would_do(asked):
+    """The search begins where something is left for train."""
+    with pytest.raises(SplitError, match=r"valid=99\d(, test=2)? would do"):
+        part_quotas({"a": 500, "b": 500}, asked, {})

@@ -503,3 +503,29 @@ def test_the_best_epochs_figures_know_their_intervals():
     assert accuracy == row["valid_accuracy"]
     assert accuracy.low < accuracy < accuracy.high
     assert all(type(value) in (int, str, float) for value in row.values())
+
+
+class Penalised(MultiTask):
+    """Add a price to the sum, as a task of one's own may."""
+
+    def criterion(self, logits, target):
+        return super().criterion(logits, target) + 100
+
+
+def test_a_criterion_of_ones_own_is_called():
+    """Whatever the task that it derives from sums."""
+    inputs, targets = torch.randn(8, 4), {"a": torch.arange(8) % 2}
+    task = Penalised({"a": Multiclass(2, class_weight=[1.0, 2.0])})
+    model = nn.Linear(4, 2)
+    loss = task.loss(model(inputs), targets)
+    assert loss.item() > 100
+    assert evaluate(model, task, [(inputs, targets)])["loss"] == pytest.approx(loss.item(), rel=1e-5)
+    fit(model, task, [(inputs, targets)], [(inputs, targets)], epochs=1, accumulate=2, progress=False)
+
+
+def test_a_loss_that_is_not_one_number_is_refused(blobs, linear):
+    """It would be summed silently; the message names the shape."""
+    before = snapshot(linear)
+    with pytest.raises(ValueError, match=r"The loss has the shape \(\d+,\); expected one number, the mean"):
+        fit(linear, nn.CrossEntropyLoss(reduction="none"), blobs.train, blobs.valid, epochs=1, progress=False)
+    assert same(before, linear.state_dict())

@@ -118,6 +118,16 @@ def test_a_feature_that_few_pictures_show_is_not_blown_up():
     torch.testing.assert_close(others.std(0, correction=0), torch.ones(3))
 
 
+def test_positions_of_one_picture_are_not_so_many_pictures():
+    """A head that answers at positions: what one picture shows at all of them is still one picture's."""
+    features = torch.randn(100, 4, 7, 7)
+    features[:, 1] = 0.0
+    features[0, 1] = 0.01 * torch.rand(7, 7)
+    model = replace_head(nn.Sequential(nn.Conv2d(4, 2, 1)), 3, where="0", head=nn.Linear)
+    seen = FrozenHead(model, features).standardize(torch.ones(1, 4, 7, 7))
+    assert seen[0, 1].max() < 20
+
+
 def test_a_feature_that_never_varies_does_no_harm():
     """A dead feature stays zero, and nothing becomes infinite, nor where all are dead."""
     assert bool(

@@ -109,7 +109,7 @@ def _predict(given: argparse.Namespace) -> int:
         print(f"{count_of(len(answers), 'answer')} written to {given.csv}")
     else:
         for answer in answers:
-            print(f"{str(answer.path).translate(_CONTROLS)}\t{answer.text}")
+            print(f"{str(answer.path).translate(_CONTROLS)}\t{answer.text.translate(_CONTROLS)}")
     return 0
 
 

@@ -80,7 +80,8 @@ def _train(given: argparse.Namespace) -> int:
 
     check_target(given.out)
     if given.curves:
-        check_plot_path(check_target(given.curves))
+        check_target(given.curves)
+        check_plot_path(given.curves)
     preset = Preset.from_model(given.model)
     weights: WeightsEnum | None = None
     if given.weights == "packaged":

@@ -112,12 +112,13 @@ def _statistics(features: Tensor) -> tuple[Tensor, Tensor]:
     A feature that a few training pictures show, and faintly, has a tiny deviation. Scaled by that, it would be a
     hundred times larger in the first picture that shows it clearly, and the answer with it.
     """
-    values = features.detach().cpu().to(torch.float64).transpose(0, 1).flatten(1)  # (C, N * positions)
-    std, mean = torch.std_mean(values, dim=1, correction=0)
-    squares = (values - mean.unsqueeze(1)).square()
-    carriers = squares.sum(1).square() / squares.square().sum(1)  # how many samples the variance rests on
+    values = features.detach().cpu().to(torch.float64)
+    values = values.flatten(2) if values.ndim > 2 else values.unsqueeze(2)  # (N, C, positions)
+    std, mean = torch.std_mean(values, dim=(0, 2), correction=0)
+    squares = (values - mean.unsqueeze(1)).square().sum(2)
+    carriers = squares.sum(0).square() / squares.square().sum(0)  # how many pictures the variance rests on
     least = _LEAST_SCALE * std.square().mean().sqrt()
-    few = min(_FEW, values.shape[1] / 8)  # where most features are spread evenly, a third of all carry each
+    few = min(_FEW, len(values) / 8)  # where most features are spread evenly, a third of all carry each
     is_known = (carriers >= few) & (std > 1e-6 * std.max())  # not NaN either, of a feature that never varies
     scale = torch.where(is_known, std, torch.maximum(std, least))
     return torch.where(scale > 0, scale, 1.0), mean

@@ -1,6 +1,7 @@
 """The loss and the default metrics of each task, as functions of how often each sample counts."""
 
 import warnings
+from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
 from operator import itemgetter
@@ -141,27 +142,35 @@ def _of_parts(task: MultiTask, logits: Tensor, target: Any) -> Figures:
 
 def sample_losses(task: Task, logits: Tensor, target: Any) -> Tensor:
     """Give each sample's loss (N,)."""
+    return _of_each(lambda row, wanted: task.criterion(row.unsqueeze(0), _alone(wanted)), logits, target)
 
-    def one(row: Tensor, wanted: Any) -> Tensor:
-        return task.criterion(row.unsqueeze(0), map_targets(lambda part: part.unsqueeze(0), wanted))
 
+def _of_each(function: Callable[[Tensor, Any], Tensor], logits: Tensor, target: Any) -> Tensor:
     try:
-        return torch.vmap(one)(logits, target)
+        made: Tensor = torch.vmap(function)(logits, target)
+        return made
     except RuntimeError:  # torch cannot vectorise every loss: not its own weighted and smoothed cross-entropy
         rows = range(len(logits))
-        return torch.stack([one(logits[row], map_targets(itemgetter(row), target)) for row in rows])
+        return torch.stack([function(logits[row], map_targets(itemgetter(row), target)) for row in rows])
+
+
+def _alone(wanted: Any) -> Any:
+    return map_targets(lambda part: part.unsqueeze(0), wanted)
 
 
 def _loss(task: Task, logits: Tensor, target: Any) -> dict[str, Resampled]:
-    losses = sample_losses(task, logits, target)
-    if losses.shape != (len(logits),):  # a loss of the user's own that is no mean
+    """Resample each term of the loss by what it is divided by."""
+    terms = _of_each(lambda row, wanted: task.terms(row.unsqueeze(0), _alone(wanted)), logits, target)
+    if terms.shape not in ((len(logits),), (len(logits), task.num_terms)):  # of the user's own, and no mean
         return {}
-    weights = torch.ones(len(logits))
-    if isinstance(task, Multiclass) and not target.is_floating_point():
-        weights = _counted(task, target).float()
-        if task.class_weight is not None:  # by whose sum torch divides
-            weights = weights * task.class_weight[target.where(weights > 0, 0)]
-    return {"loss": lambda counts: counts @ (weights * losses) / (counts @ weights)}
+    terms = terms.reshape(len(logits), -1)
+    weights = torch.ones_like(terms)
+    if not task.counts_evenly:
+        weights = _of_each(lambda _, wanted: task.weight_of(_alone(wanted)), logits, target).reshape(
+            terms.shape
+        )
+        terms = torch.where(weights > 0, terms, 0)  # of a target without a class, torch's mean is 0 / 0
+    return {"loss": lambda counts: (counts @ (weights * terms) / (counts @ weights)).sum(-1)}
 
 
 def _counted(task: Multiclass, wanted: Tensor) -> Tensor:

@@ -72,8 +72,8 @@ def plot_confusion(
     places = [index + 0.5 for index in range(0, number, step)]
     size = 9 if number <= _MOST_WITH_NUMBERS else 7
     names = [_shortened(name) for name in classes[::step]]
-    upright = 90 if number > 6 or max(map(len, names), default=0) > 8 else 0
-    axes.set_xticks(places, names, rotation=upright, fontsize=size, parse_math=False)
+    rotation = 90 if number > 6 or max(map(len, names), default=0) > 8 else 0
+    axes.set_xticks(places, names, rotation=rotation, fontsize=size, parse_math=False)
     axes.set_yticks(places, names, fontsize=size, parse_math=False)
     axes.tick_params(length=0)
     axes.set_xlabel("answer")

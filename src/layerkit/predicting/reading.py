@@ -15,7 +15,7 @@ from layerkit.freezing import in_evaluation
 from layerkit.heads.finding import unwrapped
 from layerkit.predicting.architectures import Architecture, assign, load_weights, same_outputs
 from layerkit.predicting.predictor import Predictor
-from layerkit.predicting.writing import FORMAT, KIND, OUTPUTS, pattern_for, versions
+from layerkit.predicting.writing import FORMAT, KIND, OUTPUTS, check_crop, pattern_for, versions
 from layerkit.presets import Preset
 from layerkit.saving import read_tensors
 from layerkit.tasks import Task
@@ -77,12 +77,12 @@ def load_predictor(path: str | Path, *, model: nn.Module | None = None, device: 
     _check_kind(path, header)
     with _refusing(path, header):
         preset = _preset(header["preset"])
+        check_crop(preset)
         numbers = sum(value.numel() for value in tensors.values())
         task = _task(header["task"], _part(tensors, "task"), numbers)
         weights = _part(tensors, "model")
         if model is None:
             model = _build(path, header["architecture"], weights)
-            pattern_for(model, preset)
         else:
             _fill(path, model, weights, preset, tensors[OUTPUTS])
     return Predictor(model.to(chosen), task.to(chosen), preset)

@@ -22,12 +22,12 @@ from layerkit.predicting.architectures import (
 )
 from layerkit.predicting.programs import describe_outputs, describe_preset
 from layerkit.presets import Preset
-from layerkit.tasks import Task
+from layerkit.tasks import Regression, Task
 from layerkit.tasks.outputs import split_output
 
 FORMAT = 1
 KIND = "predictor"
-_LARGEST_CROP = 4096
+_LARGEST_CROP = 2048
 OUTPUTS = "outputs"
 """The tensor that holds the model's answer to `fixed_pattern`, to compare with after loading."""
 
@@ -71,21 +71,26 @@ def describe_program(task: Task, preset: Preset) -> dict[str, Any]:
 
 
 def refuse_unprepared(task: Task) -> None:
-    """Refuse a task that could only answer NaN."""
-    if task.needs_targets:
+    """Refuse a task that could only answer NaN: numbers have no unit yet. What losses need, answers do without."""
+    if any(part.needs_targets for part in task.modules() if isinstance(part, Regression)):
         raise RuntimeError(
             f"{task} has not seen the training targets yet, so that its answers have no unit; expected the task "
             "that the model was trained with. fit() prepares it; by hand, call task.prepare(targets)."
         )
 
 
-def pattern_for(model: nn.Module, preset: Preset) -> Tensor:
-    """Make the fixed picture at the preset's size, where and in which precision the model is."""
-    if max(preset.crop) > _LARGEST_CROP:  # or a small file from a stranger could ask for all memory
+def check_crop(preset: Preset) -> None:
+    """Refuse a crop so large that comparing outputs would take more memory than a stranger's file warrants."""
+    if max(preset.crop) > _LARGEST_CROP:
         raise ValueError(
             f"The preset crops to {preset.crop}; expected at most {_LARGEST_CROP} pixels a side in a predictor that "
             "is saved. Choose a smaller crop_size."
         )
+
+
+def pattern_for(model: nn.Module, preset: Preset) -> Tensor:
+    """Make the fixed picture at the preset's size, where and in which precision the model is."""
+    check_crop(preset)
     like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
     return fixed_pattern(preset.crop, like)
 

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import platform
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import PIL
 
 from layerkit.errors import HeadError
 from layerkit.heads.finding import unwrapped
+from layerkit.loading.datasets import PictureDataset
 from layerkit.predicting import Predictor
 from layerkit.predicting.architectures import find_architecture
 from layerkit.predicting.programs import describe_preset
@@ -58,15 +60,20 @@ def _of_model(predictor: Predictor) -> list[tuple[str, str]]:
 def _of_loader(loader: Any) -> list[tuple[str, str]]:
     dataset = getattr(loader, "dataset", None)
     found = {
-        "folder": getattr(dataset, "root", None) or _folder_of(getattr(dataset, "files", None)),
+        "folder": getattr(dataset, "root", None) or _folder_of(dataset),
         "batch size": getattr(getattr(loader, "batch_sampler", None), "batch_size", None),
         "seed of the data": getattr(dataset, "seed", None),
     }
     return [(name, str(value)) for name, value in found.items() if value is not None]
 
 
-def _folder_of(files: list[str] | None) -> str | None:
-    return os.path.commonpath([os.path.dirname(file) for file in files]) if files else None  # noqa: PTH120
+def _folder_of(dataset: Any) -> str | None:
+    if not isinstance(dataset, PictureDataset) or not len(dataset):
+        return None
+    folders = {str(path.absolute().parent) for path in dataset.paths}
+    with suppress(ValueError):  # on several drives
+        return os.path.commonpath(folders)
+    return None
 
 
 def _of_run(run: Run) -> list[tuple[str, str]]:

@@ -96,10 +96,7 @@ def _write(
     check: FolderReport | bool,
     title: str | None,
 ) -> None:
-    root = _root_of(loader)
-    sections: Sections = [
-        ("How good it is", _summary(run, measured, is_test=root is not None and root.name == "test"))
-    ]
+    sections: Sections = [("How good it is", _summary(run, measured))]
     if run is not None and len(run.history):
         sections.append(("Training", _training(run)))
     sections += _answers(predictor, loader, measured)
@@ -123,10 +120,10 @@ def _intro(measured: Measured, loader: Iterable[Any]) -> str:
 
 def _root_of(loader: Iterable[Any]) -> Path | None:
     root = getattr(getattr(loader, "dataset", None), "root", None)
-    return None if root is None else Path(root).absolute()
+    return Path(root).absolute() if isinstance(root, str | Path) else None
 
 
-def _summary(run: Run | None, measured: Measured, *, is_test: bool) -> list[Html]:
+def _summary(run: Run | None, measured: Measured) -> list[Html]:
     rows = [
         (name.replace("_", " "), f"{value:.4g}", _interval(value)) for name, value in measured.figures.items()
     ]
@@ -140,7 +137,7 @@ def _summary(run: Run | None, measured: Measured, *, is_test: bool) -> list[Html
     ]
     if run is not None:
         content.insert(0, element("p", f"The model holds the weights of {run.reason}."))
-    if run is not None and run.monitor is not None and not is_test:
+    if run is not None and run.monitor is not None:
         content.append(
             element(
                 "p",

@@ -78,7 +78,7 @@ def best_of_all_ways(
             units[unit, c] = n
     counts = np.array([settled], np.int64)
     width = _MOST_NUMBERS // (len(shapes) * counts.size * len(settled) or 1)
-    if width < _FEWEST_WAYS:
+    if width < min(_FEWEST_WAYS, len(settled) ** min(len(shapes), 40)):
         return None
     measure = _measure(counts[0], units, wanted)
     hashing = _odd_numbers(counts[0].size)
@@ -109,7 +109,7 @@ def _measure(settled: Integers, units: Integers, wanted: Sequence[int | None]) -
 
 
 def _odd_numbers(count: int) -> Integers:
-    """Make multipliers whose products tell different counts apart (but for one chance in 2 ** 40 or so)."""
+    """Make multipliers whose sums of products tell counts apart: all pairs but one in 2 ** 63."""
     return np.random.RandomState(0).randint(-(2**62), 2**62, count, np.int64) * 2 + 1
 
 

@@ -206,10 +206,11 @@ def _gone(split: Split, listing: Listing, dest: Path, mode: Mode) -> tuple[str, 
     gone = sorted({row.path for row in split.rows} - set(listing.pictures))
     if not gone:
         return ()
+    links = "; their links lead nowhere" if mode == "symlink" else ""
     return (
         f"{count_of(len(gone), 'picture')} of {str(dest)!r} {'is' if len(gone) == 1 else 'are'} no longer in the "
-        f"source, and {'stays' if len(gone) == 1 else 'stay'} there: {some(gone)}. To take them out, delete them there "
-        "too, and call again",
+        f"source, and {'stays' if len(gone) == 1 else 'stay'} there: {some(gone)}{links}. To take them out, delete "
+        "them there too, and call again",
     )
 
 

@@ -300,8 +300,11 @@ def _nearest_divisible(weights: list[int], totals: list[int]) -> list[int]:
     better: list[int] = []
     most_tried = max(1, _MOST_WORK // len(weights))
     for total in totals:
-        above = range(total, sum(weights))[:most_tried]
-        below = range(total - 1, 0, -1)[:most_tried]
+        # Train, and each part that comes after, has one of each class at the least.
+        most = sum(weights) - len(weights) * (len(totals) - len(better))
+        start = min(max(total, len(weights)), most)
+        above = range(start, most + 1)[:most_tried]
+        below = range(start - 1, 0, -1)[:most_tried]
         counts = itertools.chain(above, below)
         found = next((count for count in counts if can_be_divided(weights, [*better, count])), None)
         if found is None:

@@ -117,7 +117,10 @@ class Task(nn.Module, ABC):
         """Compare float32 logits (N, out_features, ...) with checked targets; give the mean, a scalar."""
 
     def terms(self, logits: Tensor, target: Any) -> Tensor:
-        """Give what `criterion` sums, where each term is a mean of its own: (num_terms,), or a scalar for one."""
+        """Give what `criterion` sums, where each term is a mean of its own: (num_terms,), or a scalar for one.
+
+        Only a task whose loss has several such means overrides this, with `num_terms` and `weight_of`.
+        """
         return self.criterion(logits, target)
 
     def loss(self, output: Any, target: Any) -> Tensor:
@@ -196,6 +199,11 @@ class Task(nn.Module, ABC):
         terms = self._compare(logits, target)
         for weight, extra in auxiliary:
             terms = terms + weight * self._compare(extra, target)
+        if terms.ndim and terms.shape != (self.num_terms,):
+            raise ValueError(
+                f"The loss has the shape {tuple(terms.shape)}; expected one number, the mean over the batch. Of a loss "
+                "of torch, leave reduction='mean'; in a criterion of your own, end with .mean()."
+            )
         return terms
 
     @property

@@ -124,10 +124,18 @@ class MultiTask(Task):
 
     def criterion(self, logits: Tensor, target: Mapping[str, Any]) -> Tensor:
         """Give the weighted sum of the parts' losses."""
-        return self.terms(logits, target).sum()
+        return self._weighted_losses(logits, target).sum()
 
     def terms(self, logits: Tensor, target: Mapping[str, Any]) -> Tensor:
         """Give the weighted loss of each part and, where the weights are learned, the price of these."""
+        return (self._weighted_losses if self._sums_parts else self.criterion)(logits, target)
+
+    @property
+    def _sums_parts(self) -> bool:
+        """Whether `criterion` is this one; of a user's own nobody knows what it sums."""
+        return type(self).criterion is MultiTask.criterion
+
+    def _weighted_losses(self, logits: Tensor, target: Mapping[str, Any]) -> Tensor:
         losses = self.part_losses(logits, target)
         if self.log_variances is None:
             return torch.stack([self.loss_weights[name] * loss for name, loss in losses.items()])
@@ -140,12 +148,12 @@ class MultiTask(Task):
     @property
     def num_terms(self) -> int:
         """One for each part, and one for learned weights."""
-        return len(self.parts) + (self.log_variances is not None)
+        return len(self.parts) + (self.log_variances is not None) if self._sums_parts else 1
 
     @property
     def counts_evenly(self) -> bool:
         """Whether all parts do."""
-        return all(part.counts_evenly for part in self._tasks().values())
+        return not self._sums_parts or all(part.counts_evenly for part in self._tasks().values())
 
     def weight_of(self, target: Mapping[str, Any]) -> Tensor:
         """Say what each part's loss is divided by; the price of learned weights counts by samples."""

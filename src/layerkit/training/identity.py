@@ -56,15 +56,15 @@ def circumstances_of(hardware: Hardware, *, compiled: bool) -> dict[str, Any]:
 
 def settings_of(**given: Any) -> dict[str, str]:
     """Put into words what a run was asked for, as far as it was: for people, not to compare."""
-    return {name: _in_words(value) for name, value in given.items() if value is not None and value != ()}
+    return {name: words for name, value in given.items() if value is not None and (words := _in_words(value))}
 
 
 def _in_words(value: Any) -> str:
     if isinstance(value, torch.optim.Optimizer):
-        plain = {
-            name: setting for name, setting in value.defaults.items() if isinstance(setting, int | float)
-        }
-        return f"{type(value).__name__}({', '.join(f'{name}={setting}' for name, setting in plain.items())})"
+        plain = [name for name, setting in value.defaults.items() if isinstance(setting, int | float)]
+        settings = {name: dict.fromkeys(str(group[name]) for group in value.param_groups) for name in plain}
+        written = ", ".join(f"{name}={' or '.join(values)}" for name, values in settings.items())
+        return f"{type(value).__name__}({written})"
     if isinstance(value, Mapping):
         return ", ".join(value)
     if isinstance(value, Sequence) and not isinstance(value, str):

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torchvision.datasets import DatasetFolder
+from torchvision.datasets import DatasetFolder, ImageFolder
 
 from layerkit.errors import warn
 from layerkit.heads import find_head
@@ -62,7 +62,7 @@ def check_classes(task: Task, loader: Any) -> None:
     task : Task
         It may call the classes otherwise, as people do with folders named by codes, but not in another order.
     loader : object
-        If it has no dataset that knows its classes, nothing is found.
+        If it has no dataset that knows its classes, or one that changes its targets, nothing is found.
 
     Raises
     ------
@@ -71,7 +71,9 @@ def check_classes(task: Task, loader: Any) -> None:
     """
     dataset = getattr(loader, "dataset", None)
     found = getattr(dataset, "classes", None)
-    is_listed = isinstance(dataset, PictureDataset | DatasetFolder)
+    if getattr(dataset, "target_transform", None) is not None:
+        return
+    is_listed = isinstance(dataset, PictureDataset) or type(dataset) in (DatasetFolder, ImageFolder)
     pairs = [(task.classes, found)]
     if isinstance(task.classes, dict) and isinstance(found, dict):
         pairs = [(names, found.get(part)) for part, names in task.classes.items()]
@@ -81,7 +83,8 @@ def check_classes(task: Task, loader: Any) -> None:
         if sorted(ours) == sorted(map(str, theirs)) or (is_listed and len(ours) != len(theirs)):
             raise ValueError(
                 f"The task's classes are {shorten(ours)}, and those of the pictures {shorten(theirs)}; expected the "
-                f"same in the same order. Make the task from the loaders: {type(task).__name__}(data.classes)."
+                f"same in the same order. Make the task from the data's own list: {type(task).__name__}(data.classes) "
+                "of layerkit's loaders, dataset.classes of a dataset."
             )
 
 
