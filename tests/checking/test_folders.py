@@ -201,6 +201,8 @@ def test_near_duplicates_only_on_request(healthy: Path) -> None:
     near = found(healthy, duplicates="near")
     assert {("leak", "valid/fruit/same.jpg"), ("near_leak", "valid/fruit/small.jpg")} <= near
     assert ("near_leak", "valid/fruit/same.jpg") not in near
+    (healthy / "valid/fruit/small.jpg").rename(healthy / "train/fruit/small.jpg")
+    assert ("near_duplicate", "train/fruit/small.jpg") in found(healthy, duplicates="near")
 
 
 def test_a_missing_package_is_said_before_the_work(healthy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from layerkit.splitting.progress import Progress
 
 
 def check_copies(layout: Layout, broken: Iterable[str], *, near: bool, progress: bool) -> Iterator[Finding]:
-    """Compare the bytes of all pictures and, if asked for, their looks across sides."""
+    """Compare the bytes of all pictures and, if asked for, their looks."""
     left_out = set(broken)
     paths = [path for path in layout.pictures if path not in left_out] if left_out else layout.pictures
     sizes = [layout.listing.sizes[path] for path in paths]
@@ -60,5 +60,6 @@ def _equal_looks(alike: Sequence[tuple[str, Place]], hashes: Mapping[str, str]) 
     (first, kept), *others = alike
     for path, place in others:
         has_equal_bytes = path in hashes and hashes[path] == hashes.get(first)
-        if place.part != kept.part and not has_equal_bytes:
-            yield finding("near_leak", path, f"looks like {first!r}")
+        if not has_equal_bytes:
+            kind = "near_duplicate" if place.part == kept.part else "near_leak"
+            yield finding(kind, path, f"looks like {first!r}")

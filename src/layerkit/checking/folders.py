@@ -36,8 +36,8 @@ def check_folder(
         folders, or a folder of class folders, or a flat folder of pictures. Which one it is, is seen from
         the names of its folders, and said in the report. Hidden files are passed over.
     duplicates : {"together", "near", "ignore"}
-        As in `plan_split`: ``"together"`` finds files with the same bytes, ``"near"`` also pictures on two
-        sides that look the same (it needs the extra ``near``), ``"ignore"`` compares nothing.
+        As in `plan_split`: ``"together"`` finds files with the same bytes, ``"near"`` also pictures that
+        look the same (it needs the extra ``near``), ``"ignore"`` compares nothing.
     min_size : int
         The shorter side, in pixels, below which a picture counts as tiny.
     num_workers : int or "auto"

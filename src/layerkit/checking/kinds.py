@@ -53,6 +53,11 @@ KINDS: dict[str, Kind] = {
         "pictures on two sides look the same",
         'look at them; split anew with duplicates="near", or name what belongs together with `group`',
     ),
+    "near_duplicate": Kind(
+        "note",
+        "pictures that are on one side, or not split yet, look the same",
+        'look at them; split with duplicates="near", or name what belongs together with `group`',
+    ),
     "duplicate": Kind("warning", "the same bytes twice", "remove one of the two"),
     "single_picture": Kind("warning", "a class has one picture only", "add pictures of it"),
     "imbalance": Kind(
