@@ -346,3 +346,18 @@ def test_the_size_in_the_header_is_that_of_the_picture(options: dict[str, Any]) 
     for cut in range(0, 700, 7):  # a header cut anywhere has no size, or the right one
         assert decoding._size_without_exif(data[:cut]) in (None, (320, 480))
     assert decoding._size_without_exif(encoded(LARGE, "JPEG", exif=Image.Exif())) in (None, (320, 480))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_a_small_file_that_would_fill_all_memory_is_refused(kind, monkeypatch):
+    """Pillow's own limit holds on every road, and the message says how to raise it."""
+    file = io.BytesIO()
+    Image.new("RGB", (60, 50)).save(file, kind)
+    decode(file.getvalue())
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(
+        PictureError, match=r"60 x 50 pixels are more than 2,000.*raise PIL.Image.MAX_IMAGE_PIXELS"
+    ):
+        decode(file.getvalue())
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    assert decode(file.getvalue()).shape == (3, 50, 60)

@@ -2,6 +2,7 @@
 
 import io
 import re
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache, cached_property
@@ -16,6 +17,7 @@ from torch import Tensor
 from layerkit.errors import PictureError
 
 _JPEG = b"\xff\xd8\xff"
+_PNG = b"\x89PNG\r\n\x1a\n"
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 
@@ -99,6 +101,7 @@ class PictureFile:
     @cached_property
     def _whole(self) -> Tensor:
         with self._naming():
+            _refuse_bomb(self._header.size if self._header else _png_size(self._encoded))
             picture = _decode(self._encoded)
             if self._header and self._header.size != picture.shape[-2:]:  # they differ over a malformed EXIF
                 return _decode_with_pillow(self._encoded)
@@ -216,6 +219,24 @@ def pil_to_tensor(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
 
 
+def _png_size(encoded: bytes) -> tuple[int, int] | None:
+    """Read height and width where they always stand in a PNG."""
+    if not encoded.startswith(_PNG) or len(encoded) < 24:
+        return None
+    width, height = struct.unpack(">II", encoded[16:24])
+    return height, width
+
+
+def _refuse_bomb(size: tuple[int, int] | None) -> None:
+    """Hold Pillow's limit for torchcodec too: a small file can be made to fill all memory."""
+    limit = Image.MAX_IMAGE_PIXELS
+    if size is not None and limit is not None and size[0] * size[1] > 2 * limit:
+        raise ValueError(
+            f"{size[1]} x {size[0]} pixels are more than {2 * limit:,}; for pictures of your own that are so large, "
+            "raise PIL.Image.MAX_IMAGE_PIXELS"
+        )
+
+
 def _decode(encoded: bytes) -> Tensor:
     if _is_heif(encoded):
         return _decode_heif(encoded)
@@ -226,7 +247,7 @@ def _decode(encoded: bytes) -> Tensor:
 
 def _is_still(encoded: bytes) -> bool:
     """Tell by the first bytes, since suffixes lie, whether torchcodec reads this and finds one frame only."""
-    if encoded.startswith((_JPEG, b"\x89PNG\r\n\x1a\n")):
+    if encoded.startswith((_JPEG, _PNG)):
         return True
     if encoded[:4] == b"RIFF" and encoded[8:12] == b"WEBP":
         return not (encoded[12:16] == b"VP8X" and encoded[20:21] and encoded[20] & 0b10)
