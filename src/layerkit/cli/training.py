@@ -67,7 +67,6 @@ def add_train(commands: Any) -> None:
 
 def _train(given: argparse.Namespace) -> int:
     import torch
-    from torchvision.models import SqueezeNet1_1_Weights, get_model_weights
 
     from layerkit.demo.weights import packaged_weights
     from layerkit.heads import replace_head
@@ -83,23 +82,8 @@ def _train(given: argparse.Namespace) -> int:
         check_target(given.curves)
         check_plot_path(given.curves)
     preset = Preset.from_model(given.model)
-    weights: WeightsEnum | None = None
-    if given.weights == "packaged":
-        if given.model != "squeezenet1_1":
-            raise ValueError(
-                f"--weights packaged is given for {given.model}; expected squeezenet1_1, the one model whose weights "
-                "layerkit carries: pass --model squeezenet1_1"
-            )
-        weights = SqueezeNet1_1_Weights.DEFAULT
-        preset = Preset.from_weights(weights)
-    elif given.weights.lower() != "none":
-        known = get_model_weights(given.model).__members__
-        if given.weights not in known:
-            raise ValueError(
-                f"--weights is {given.weights!r}; expected none, packaged or one of {', '.join(known)}."
-                f"{suggestion(given.weights, known)}"
-            )
-        weights = known[given.weights]
+    weights = _weights(given)
+    if weights is not None:
         preset = Preset.from_weights(weights)
     if given.crop_size is not None:
         preset = replace(preset, crop_size=given.crop_size, resize_size=None)
@@ -123,6 +107,27 @@ def _train(given: argparse.Namespace) -> int:
         run.history.plot(given.curves)
     print(f"saved as {Path(given.out)}")
     return 0
+
+
+def _weights(given: argparse.Namespace) -> "WeightsEnum | None":
+    from torchvision.models import SqueezeNet1_1_Weights, get_model_weights
+
+    if given.weights.lower() == "none":
+        return None
+    if given.weights == "packaged":
+        if given.model != "squeezenet1_1":
+            raise ValueError(
+                f"--weights packaged is given for {given.model}; expected squeezenet1_1, the one model whose weights "
+                "layerkit carries: pass --model squeezenet1_1"
+            )
+        return SqueezeNet1_1_Weights.DEFAULT
+    known: dict[str, WeightsEnum] = dict(get_model_weights(given.model).__members__)
+    if given.weights not in known:
+        raise ValueError(
+            f"--weights is {given.weights!r}; expected none, packaged or one of {', '.join(known)}."
+            f"{suggestion(given.weights, known)}"
+        )
+    return known[given.weights]
 
 
 def _backbone(name: str, weights: "WeightsEnum | None") -> "nn.Module":

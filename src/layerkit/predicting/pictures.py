@@ -63,12 +63,12 @@ def read_pixels(source: Any, transform: Transform) -> Tensor:
     rng = random.Random(0)  # which evaluation never asks
     try:
         encoded = isinstance(source, str | Path | bytes)
-        if isinstance(source, str | Path) and (not Path(source).exists() or Path(source).is_dir()):
-            raise FileNotFoundError(
-                f"There is no file {os.fspath(source)!r}; expected picture files in a list. Check the path; a folder "
-                "or a pattern is passed by itself."
-            )
         return transform.pixels(PictureFile(source, exact=True) if encoded else _as_tensor(source), rng)
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise FileNotFoundError(
+            f"There is no file {os.fspath(source)!r}; expected picture files in a list. Check the path; a folder or a "
+            "pattern is passed by itself."
+        ) from error
     except PictureError as error:  # its second remedy is for those who train
         raise PictureError(
             str(error).replace(", or pass errors='skip' to the loaders", "")

@@ -163,6 +163,7 @@ class Predictor:
             raise ValueError(
                 f"`batch_size` is {batch_size!r}; expected a whole number of at least 1, such as 32."
             )
+        refuse_unprepared(self.task)
         sources = collect(source)
         if sources is None:
             return self._answer([source], self._pixels(source).unsqueeze(0))[0]
@@ -299,7 +300,6 @@ class Predictor:
         return found
 
     def _answer(self, sources: list[Any], pixels: Tensor) -> list[Prediction]:
-        refuse_unprepared(self.task)
         logits = self.logits(pixels)
         if not logits.isfinite().all():
             spoiled = next(n for n, row in enumerate(logits) if not row.isfinite().all())
