@@ -215,6 +215,37 @@ def test_threads_share_a_predictor(picture):
     assert predictor.model.training
 
 
+def test_predictors_share_a_model(picture):
+    """The first to ask is answered while the second waits in the model, which stays in evaluation mode for it."""
+    first = predictor_of(Multiclass(["cat", "dog"]))
+    second = Predictor(first.model, first.task, first.preset)
+    first.model.train()
+    first_is_in, second_is_in, first_is_done = (threading.Event() for _ in range(3))
+    training_after = []
+
+    def hold(model, inputs, output):
+        if threading.current_thread().name == "first":
+            first_is_in.set()
+            assert second_is_in.wait(30)
+        else:
+            second_is_in.set()
+            assert first_is_done.wait(30)
+            training_after.append(model.training)
+
+    first.model.register_forward_hook(hold)
+    asking = [threading.Thread(target=first, args=(picture,), name="first")]
+    asking += [threading.Thread(target=second, args=(picture,))]
+    asking[0].start()
+    assert first_is_in.wait(30)
+    asking[1].start()
+    asking[0].join(30)
+    first_is_done.set()
+    asking[1].join(30)
+
+    assert training_after == [False]
+    assert first.model.training
+
+
 def test_half_precision_models_answer(picture):
     """Inputs take the model's dtype, and answers come back in float."""
     predictor = predictor_of(Multiclass(["cat", "dog"]))

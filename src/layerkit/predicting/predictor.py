@@ -4,13 +4,11 @@ import json
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from copy import deepcopy
 from functools import partial
 from itertools import compress
 from operator import not_
 from pathlib import Path
-from threading import Lock
 from typing import Any, get_args, overload
 
 import numpy as np
@@ -20,13 +18,13 @@ from torch import Tensor, nn
 
 from layerkit.distributed import is_writer
 from layerkit.errors import NonFiniteError, PictureError, count_of, warn
-from layerkit.freezing import modes_of, put_modes
 from layerkit.heads.families import family_of
 from layerkit.heads.finding import unwrapped
 from layerkit.loading.datasets import OnError
 from layerkit.predicting.answers import Prediction, Predictions, answers, as_rows
 from layerkit.predicting.architectures import Architecture
 from layerkit.predicting.exporting import check_suffix, draw_pictures, write_program
+from layerkit.predicting.modes import evaluation_mode
 from layerkit.predicting.pictures import Picture, collect, path_of, read_pixels
 from layerkit.predicting.programs import Program, named_answers
 from layerkit.predicting.ranks import write_once
@@ -58,8 +56,9 @@ class Predictor:
 
     Notes
     -----
-    Several threads may call one predictor at once. While it answers, the model is in evaluation mode; then it
-    is put back as it was, so a predictor made in the middle of training does no harm.
+    Several threads may call one predictor at once, or several predictors over one model. While they answer, the
+    model is in evaluation mode; then it is put back as it was, so a predictor made in the middle of training does
+    no harm.
 
     Examples
     --------
@@ -86,9 +85,6 @@ class Predictor:
         self.preset = preset
         self.architecture = None if architecture is None else _recipe(architecture)
         self._transform = preset.eval()
-        self._lock = Lock()
-        self._answering = 0
-        self._modes: dict[nn.Module, tuple[bool, bool | None]] = {}
 
     def __repr__(self) -> str:
         return f"Predictor({type(self.model).__name__}, {self.task}, {self.preset})"
@@ -184,7 +180,7 @@ class Predictor:
         """
         like = next((p for p in self.model.parameters() if p.is_floating_point()), torch.empty(0))
         inputs = self.preset.normalize(pixels.to(like.device)).to(like.dtype)
-        with self._evaluating(), torch.inference_mode():
+        with evaluation_mode(self.model), torch.inference_mode():
             logits, _ = split_output(self.model(inputs))
         return as_rows(logits, len(pixels), self.task)
 
@@ -214,7 +210,7 @@ class Predictor:
         building the model anew and comparing outputs. Under ``torchrun`` the first process writes, and all
         return when the file is there.
         """
-        with self._evaluating():
+        with evaluation_mode(self.model):
             tensors, header = pack_predictor(self.model, self.task, self.preset, self.architecture)
         write_once(path, partial(write_tensors, path, copies(tensors), header))
 
@@ -255,7 +251,7 @@ class Predictor:
         refuse_unprepared(self.task)
         sources = None if pictures is None else collect(pictures) or [pictures]
         pixels = draw_pictures(self.preset.crop) if sources is None else self._stack(sources)
-        with self._evaluating():
+        with evaluation_mode(self.model):
             program = Program(self.model, self.task, self.preset)
         half = next((p.dtype for p in self.model.parameters()), torch.float32) != torch.float32
         with torch.inference_mode():
@@ -326,22 +322,6 @@ class Predictor:
                 if len(waiting) > _BATCHES_AHEAD:
                     yield waiting.popleft()
             yield from waiting
-
-    @contextmanager
-    def _evaluating(self) -> Iterator[None]:
-        """Hold the model in evaluation mode; the last of several threads puts it back as it was."""
-        with self._lock:
-            if not self._answering:
-                self._modes = modes_of(self.model)
-                self.model.eval()
-            self._answering += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._answering -= 1
-                if not self._answering:
-                    put_modes(self._modes)
 
 
 def _stacked(reading: list[Future[Tensor]]) -> Tensor:
