@@ -1,5 +1,6 @@
 """The command line: what it says, and with what status it ends."""
 
+import argparse
 import inspect
 import os
 import runpy
@@ -191,6 +192,7 @@ def test_errors_have_a_status(pets, arguments, message, capsys):
         (["split", "a", "b", "--valid", "some"], "'some' is no number; expected a fraction such as 0.2"),
         (["split", "a", "b", "--mode", "link"], "invalid choice: 'link'"),
         (["check"], "required: root"),
+        (["check", "a", "--num-workers", "two"], "'two' is no number; expected auto"),
         (["tidy"], "invalid choice: 'tidy'"),
     ],
 )
@@ -256,6 +258,9 @@ def test_from_training_to_the_exported_program(trained, capsys):
     assert "<h1>Cats &amp; dogs</h1>" in (trained / "report.html").read_text(encoding="utf-8")
     assert main(["export", "predictor.safetensors", "pets.pt2"]) == 0
     assert (trained / "pets.pt2").exists()
+    capsys.readouterr()
+    assert main(["predict", "pets.pt2", "pets/valid/cat"]) == 1
+    assert "is an exported program" in capsys.readouterr().err
 
 
 def test_other_classes_than_the_predictors_are_refused(trained, capsys):
@@ -318,6 +323,41 @@ def test_places_that_cannot_be_written_are_found_before_training(pets, monkeypat
     ):
         assert main([*common, *arguments]) == 1
         assert message in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("default:.*could not be read, and others took")
+def test_a_remedy_is_named_as_the_command_has_it(pets, capsys):
+    """A broken picture stops a training, which says how to go on without it, in the words of the command line."""
+    split_folder(pets / "PetImages", "pets", valid=0.3, seed=0, progress=False)
+    (pets / "pets/train/cat/broken.png").write_bytes(b"words")
+    arguments = ["train", "pets", "--model", "squeezenet1_1", "--weights", "none", "--epochs", "1"]
+    arguments += ["--crop-size", "32", "--precision", "bf16"]
+    assert main(arguments) == 1
+    assert "pass --errors skip" in capsys.readouterr().err
+    assert not (pets / "predictor.safetensors").exists()
+    assert main([*arguments, "--errors", "skip"]) == 0
+    assert "broken.png" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("pass mode=\"copy\" or mode='symlink'.", "pass --mode copy or --mode symlink."),
+        ("pass stratify=False, or k=3", "pass --no-stratify, or k=3"),
+        ("pass min_size=0.", "pass --min-size 0."),
+    ],
+)
+def test_arguments_of_messages_become_flags(message, shown, monkeypatch, capsys):
+    """But for those that the command does not have."""
+
+    def run(given):
+        raise ValueError(message)
+
+    parser = argparse.ArgumentParser()
+    parser.set_defaults(command="some", run=run, mode="move", stratify=True, min_size=1)
+    monkeypatch.setattr("layerkit.cli.running._parser", lambda: parser)
+    assert main([]) == 1
+    assert capsys.readouterr().err == f"layerkit some: {shown}\n"
 
 
 @pytest.mark.slow

@@ -46,6 +46,8 @@ def add_check(commands: Any) -> None:
 
 
 def _workers(text: str) -> str | int:
+    if text != "auto" and not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no number; expected auto, or a count such as 2")
     return text if text == "auto" else int(text)
 
 

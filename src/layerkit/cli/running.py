@@ -3,6 +3,7 @@
 import argparse
 import io
 import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
         except (LayerkitError, ImportError, ValueError, TypeError, OSError, RuntimeError) as error:
-            print(f"layerkit {given.command}: {error}", file=sys.stderr)
+            print(f"layerkit {given.command}: {_with_flags(str(error), given)}", file=sys.stderr)
             return getattr(given, "failure", 1)
     return status
 
@@ -53,6 +54,19 @@ def _parser() -> argparse.ArgumentParser:
     for add in COMMANDS:
         add(commands)
     return parser
+
+
+def _with_flags(message: str, given: argparse.Namespace) -> str:
+    """Name the arguments of a function's message as the command has them: ``mode="copy"`` is ``--mode copy``."""
+
+    def flag(found: re.Match[str]) -> str:
+        name, _, value = found.groups()
+        if name not in given:
+            return found[0]
+        dashed = name.replace("_", "-")
+        return f"--no-{dashed}" if value == "False" else f"--{dashed} {value}"
+
+    return re.sub(r"\b([a-z_]+)=(['\"]?)([\w.-]*\w)\2", flag, message)
 
 
 def _show_warning(

@@ -4,11 +4,13 @@ import argparse
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from layerkit.augmenting import LEVELS
+from layerkit.device import Precision
 from layerkit.errors import suggestion
 from layerkit.loading import Loaders
+from layerkit.loading.datasets import OnError
 from layerkit.tasks import Binary, Multiclass, Task
 
 if TYPE_CHECKING:
@@ -54,6 +56,18 @@ def add_train(commands: Any) -> None:
     train.add_argument("--lr", type=float, help="the learning rate of the whole model's training")
     train.add_argument("--augment", choices=LEVELS, default="standard", help="random changes (%(default)s)")
     train.add_argument(
+        "--errors",
+        choices=get_args(OnError),
+        default="raise",
+        help="skip: put another picture in the place of one that cannot be read, and name it (%(default)s)",
+    )
+    train.add_argument(
+        "--precision",
+        choices=get_args(Precision),
+        default="auto",
+        help="of the computation; bf16 is about twice as fast on processors that have it (%(default)s)",
+    )
+    train.add_argument(
         "--monitor", default="valid_loss", help="what decides which epoch is best (%(default)s)"
     )
     train.add_argument("--seed", type=int, default=0, help="another seed, another run (%(default)s)")
@@ -88,8 +102,9 @@ def _train(given: argparse.Namespace) -> int:
     if given.crop_size is not None:
         preset = replace(preset, crop_size=given.crop_size, resize_size=None)
     data = folder_loaders(
-        given.root, preset=preset, batch_size=given.batch_size, augment=given.augment, seed=given.seed
-    )
+        given.root, preset=preset, batch_size=given.batch_size, augment=given.augment, errors=given.errors,
+        seed=given.seed,
+    )  # fmt: skip
     task = _task(given, data)
     with torch.random.fork_rng():
         torch.manual_seed(given.seed)
@@ -100,7 +115,7 @@ def _train(given: argparse.Namespace) -> int:
         frozen = 0 if weights is None else min(5, given.epochs)
     run = fit(
         model, task, data.train, data.valid, epochs=given.epochs, frozen_epochs=frozen, lr=given.lr,
-        monitor=given.monitor, checkpoint=given.checkpoint, seed=given.seed,
+        precision=given.precision, monitor=given.monitor, checkpoint=given.checkpoint, seed=given.seed,
     )  # fmt: skip
     Predictor(model, task, data.preset).save(given.out)
     if given.curves:

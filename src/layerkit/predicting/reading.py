@@ -24,6 +24,8 @@ from layerkit.tasks.outputs import split_output
 _SPARE_TENSORS = 100
 """Made by a builder and kept in no file: a head that others replace, what weights are drawn with."""
 
+_PROGRAMS = {".onnx": "onnxruntime", ".pt2": "torch.export.load"}
+
 Tensors = dict[str, Tensor]
 Header = Mapping[str, Any]
 
@@ -73,6 +75,11 @@ def load_predictor(path: str | Path, *, model: nn.Module | None = None, device: 
     try:
         tensors, header = read_tensors(path)
     except (ValueError, RecursionError) as error:
+        if Path(path).suffix.lower() in _PROGRAMS:
+            raise PredictorFileError(
+                f"{path} is an exported program, which runs without layerkit; expected the file that Predictor.save() "
+                f"wrote. Load that, or run the program with {_PROGRAMS[Path(path).suffix.lower()]}."
+            ) from error
         raise PredictorFileError(str(error)) from error
     _check_kind(path, header)
     with _refusing(path, header):
