@@ -1,5 +1,8 @@
 """How Sphinx builds these pages; `nox -s docs` runs it with every warning as an error."""
 
+import contextlib
+import io
+import os
 import shutil
 from pathlib import Path
 
@@ -90,4 +93,20 @@ def draw_demo_once() -> None:
         shutil.copyfile(HERE / "_build" / "demo" / picture.name, picture)
 
 
+def write_command_help() -> None:
+    """Write what each command says of itself, for the page on the command line."""
+    from layerkit.cli.running import COMMANDS, make_parser
+
+    os.environ["COLUMNS"] = "88"  # argparse would take the width of whoever builds
+    folder = HERE / "_build" / "commands"
+    folder.mkdir(parents=True, exist_ok=True)
+    for add in COMMANDS:
+        name = add.__name__.removeprefix("add_")
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
+            make_parser().parse_args([name, "--help"])
+        (folder / f"{name}.txt").write_text(said.getvalue(), encoding="utf-8")
+
+
 draw_demo_once()
+write_command_help()

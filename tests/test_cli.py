@@ -355,7 +355,7 @@ def test_arguments_of_messages_become_flags(message, shown, monkeypatch, capsys)
 
     parser = argparse.ArgumentParser()
     parser.set_defaults(command="some", run=run, mode="move", stratify=True, min_size=1)
-    monkeypatch.setattr("layerkit.cli.running._parser", lambda: parser)
+    monkeypatch.setattr("layerkit.cli.running.make_parser", lambda: parser)
     assert main([]) == 1
     assert capsys.readouterr().err == f"layerkit some: {shown}\n"
 
@@ -375,6 +375,21 @@ def test_what_is_printed_is_one_line_a_picture(trained, capsys):
     command = f"{sys.executable} -m layerkit predict predictor.safetensors pets/valid | head -0"
     done = subprocess.run(command, shell=True, capture_output=True, text=True)
     assert done.stderr == ""
+
+
+@pytest.mark.slow
+def test_training_goes_on_from_a_file(trained, capsys):
+    """With the weights that were saved, for the same classes alone; a place of another kind is refused at once."""
+    common = ["train", "pets", "--start", "predictor.safetensors", "--epochs", "1", "--lr", "1e-12"]
+    assert main([*common, "--out", "more.safetensors"]) == 0
+    assert "frozen" not in capsys.readouterr().err
+    before, after = (load_predictor(f"{name}.safetensors").model for name in ("predictor", "more"))
+    weights = zip(before.parameters(), after.parameters(), strict=True)
+    assert all(torch.allclose(old, new, atol=1e-6) for old, new in weights)
+    assert main([*common, "--binary"]) == 1
+    assert "expected the same" in capsys.readouterr().err
+    assert main([*common, "--out", "more.pt"]) == 1
+    assert "expected a name such as 'more.safetensors'" in capsys.readouterr().err
 
 
 def test_errors_of_torch_itself_have_no_traceback(pets, capsys):

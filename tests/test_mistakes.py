@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchvision.models import resnet18, squeezenet1_1
 from torchvision.models.inception import InceptionOutputs
 
-from layerkit import FolderDataset, TargetError, fit, replace_head
+from layerkit import FolderDataset, MultiTask, Preset, TargetError, fit, replace_head, table_loaders
 from layerkit.tasks import Binary, Multiclass, Regression
 
 THREE = ["cat", "dog", "owl"]
@@ -161,3 +162,22 @@ def test_15_one_class_only(tmp_path: Path) -> None:
     (tmp_path / "PetImages" / "1.jpg").write_bytes(b"")
     with pytest.raises(ValueError, match=r"\['PetImages'\]; expected at least two for Multiclass"):
         Multiclass(FolderDataset(tmp_path).classes)
+
+
+def test_numbers_are_not_measured_on_the_places_of_classes(tmp_path):
+    """An alphabet has no distances: a column of names, and folders, are refused for Regression, also within a part."""
+    names = [f"{n}.png" for n in range(8)]
+    for n, name in enumerate(names):
+        Image.new("RGB", (16, 16), (n * 30, 0, 0)).save(tmp_path / name)
+    table = {"path": names, "shape": ["disc", "square"] * 4, "size": [n / 2 for n in range(8)]}
+    options = {"preset": Preset(16), "batch_size": 4, "augment": "none"}
+    named = table_loaders(table, tmp_path, target="shape", **options)
+    both = table_loaders(table, tmp_path, target={"size": "size", "shape": "shape"}, **options)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 2))
+    with pytest.raises(ValueError, match="The targets are the classes disc, square, and Regression measures"):
+        fit(model, Regression(), named.train, named.valid, epochs=1)
+    task = MultiTask({"size": Regression(), "shape": Regression()})
+    with pytest.raises(ValueError, match="The targets of 'shape' are the classes"):
+        fit(model, task, both.train, both.valid, epochs=1)
+    task = MultiTask({"size": Regression(), "shape": Binary()})
+    fit(model, task, both.train, both.valid, epochs=1, progress=False)

@@ -93,6 +93,11 @@ def gather_objects(own: Any) -> list[Any]:
     return gathered
 
 
+def is_loss_of_another(error: Exception) -> bool:
+    """Tell whether an exchange failed because another process is gone: its backend knows only of a connection."""
+    return world() > 1 and (isinstance(error, dist.DistError) or "onnection" in str(error))
+
+
 def _own_store() -> dist.Store | None:
     """Give a place where the processes of this start meet, apart from those of an earlier one.
 

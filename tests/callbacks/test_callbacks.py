@@ -51,6 +51,22 @@ def test_moments_come_in_order():
     ]  # fmt: skip
 
 
+def test_what_remembers_must_be_able_to_recall(tmp_path):
+    """Half of a memory is refused before training, not when a run is to go on; so is what no file can hold."""
+
+    class Forgetful:
+        def on_epoch_end(self, state): ...
+
+        def state_dict(self):
+            return {"seen": object()}
+
+    with pytest.raises(TypeError, match=r"has state_dict\(\) and no load_state_dict\(\); expected both"):
+        run(Forgetful())
+    Forgetful.load_state_dict = lambda self, state: None
+    with pytest.raises(TypeError, match=r"Forgetful\.state_dict\(\)/seen is a object"):
+        run(Forgetful(), checkpoint=tmp_path)
+
+
 def test_a_misspelt_moment_is_refused():
     """A method that would never be called is an error, not a silence."""
 

@@ -240,6 +240,12 @@ def test_paths_written_on_windows_and_absolute_ones_are_found(root: Path) -> Non
     assert len(data.train.dataset) + len(data.valid.dataset) == 20
 
 
+def test_a_word_for_none_is_a_class_among_words(root: Path) -> None:
+    """Where nothing shows that numbers were meant, it is what the table says."""
+    data = loaders(table(defect=["none" if n % 2 else "crack 1" for n in range(20)]), root, target="defect")
+    assert data.classes == ["crack 1", "none"]
+
+
 BAD: dict[str, tuple[dict[str, list], dict, type[Exception], str]] = {
     "unknown column": (table(labels=KINDS), {}, ValueError, r"no column 'label'.*Did you mean 'labels'\?"),
     "unknown path": (
@@ -260,6 +266,12 @@ BAD: dict[str, tuple[dict[str, list], dict, type[Exception], str]] = {
         {"target": ["x", "y"]},
         ValueError,
         "'y' holds 'cat' in row 1",
+    ),
+    "a word for none among numbers": (
+        table(x=["N/A" if n in (3, 7) else str(n) for n in range(20)]),
+        {"target": "x"},
+        ValueError,
+        r"'x' holds numbers, and 'N/A' in 2 of 20 rows, row 4 first.*Fill them in",
     ),
     "infinite": (table(x=[float("inf")] * 20), {"target": "x"}, ValueError, "'x' holds inf in row 1"),
     "other part": (

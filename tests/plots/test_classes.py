@@ -7,6 +7,7 @@ from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_s
 
 from layerkit.plots import plot_calibration, plot_confusion, plot_precision_recall, plot_roc
 from layerkit.plots.classes import calibration_error
+from layerkit.predicting import Prediction
 
 
 @pytest.fixture
@@ -31,6 +32,17 @@ def test_confusion_matrix_agrees_with_scikit_learn(answered):
     shares = np.asarray(axes.collections[0].get_array()).reshape(4, 4)
     np.testing.assert_allclose(shares, expected / expected.sum(1, keepdims=True), rtol=1e-6)
     assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b", "c", "d"]
+
+
+def test_names_and_predictions_are_looked_up():
+    """What a folder and a predictor give is drawn as it is."""
+    classes = ["cat", "dog"]
+    answers = [Prediction(label="dog"), Prediction(label="cat"), Prediction(label="dog")]
+    axes = plot_confusion(["dog", "cat", "cat"], answers, classes)
+    assert [text.get_text() for text in axes.texts] == ["1", "1", "1"]
+    for odd in ("Cat", Prediction(values=(1.0,)), Prediction(label=("cat", "dog"))):
+        with pytest.raises(ValueError, match="which is none of the classes"):
+            plot_confusion(["dog"], [odd], classes)
 
 
 def test_many_classes_stay_readable():

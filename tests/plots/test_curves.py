@@ -19,3 +19,22 @@ def test_curves_of_two_phases():
     assert "frozen" in [text.get_text() for text in axes.texts]
     other = [sibling for sibling in axes.figure.axes if sibling is not axes]
     assert [line.get_label() for line in other[0].lines] == ["valid_accuracy"]
+
+
+def test_what_was_monitored_is_drawn():
+    """Not the first metric but that, with a ring at the epoch that was kept."""
+    rows = [
+        {
+            "epoch": n,
+            "phase": "full",
+            "train_loss": 1.0,
+            "valid_loss": 2.0,
+            "valid_accuracy": 0.5,
+            "valid_f1": 0.1 * n,
+        }
+        for n in (1, 2, 3)
+    ]
+    axes = plot_curves(rows, monitor="valid_f1", best_epoch=2)
+    other = next(sibling for sibling in axes.figure.axes if sibling is not axes)
+    assert [line.get_label() for line in other.lines] == ["valid_f1", "kept"]
+    assert (*other.lines[1].get_xdata(), *other.lines[1].get_ydata()) == (2, 0.2)

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from layerkit.plots import plot_residuals
+from layerkit.predicting import Prediction
 
 
 def test_each_point_is_an_answer_and_its_error():
@@ -14,6 +15,15 @@ def test_each_point_is_an_answer_and_its_error():
     np.testing.assert_allclose(axes.collections[0].get_offsets(), [[1.5, 0.5], [2.0, 0.0], [3.0, -1.0]])
     assert axes.get_xlabel() == "answered $ per kg"
     axes.get_figure().canvas.draw()
+
+
+def test_predictions_are_taken():
+    """Those of a regression; others are named."""
+    answers = [Prediction(values=(2.5,)), Prediction(values=(1.0,))]
+    points = plot_residuals([2.0, 1.0], answers).collections[0].get_offsets()
+    assert points.tolist() == [[2.5, 0.5], [1.0, 0.0]]
+    with pytest.raises(ValueError, match="predictions without values"):
+        plot_residuals([1.0], [Prediction(label="cat")])
 
 
 def test_another_number_of_answers_is_refused():

@@ -31,7 +31,7 @@ def test_show_marks_wrong_answers():
     """A wrong answer is orange and has the truth beneath it; a right one is black."""
     answers = [Prediction(label="cat", probability=0.9), Prediction(label="cat", probability=0.6)]
     axes = show((BATCH[0][:2], BATCH[1][:2]), PRESET, classes=["cat", "dog"], predictions=answers)
-    assert texts(axes) == ["cat 90%", "cat 60%\n(dog)"]
+    assert texts(axes) == ["cat 90%", "cat 60%\n(is dog)"]
     assert [text.get_color() for text in axes.texts] == ["black", ORANGE]
 
 
@@ -49,7 +49,7 @@ def test_show_takes_numbers():
     axes = show(
         (BATCH[0][:1], torch.tensor([[1.5, 2.0]])), PRESET, predictions=[Prediction(values=(1.25, 2.0))]
     )
-    assert texts(axes) == ["1.25, 2\n(1.5, 2)"]
+    assert texts(axes) == ["1.25, 2\n(is 1.5, 2)"]
 
 
 def test_nothing_is_saved_when_drawing_fails(tmp_path):

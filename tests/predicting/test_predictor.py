@@ -416,6 +416,18 @@ def test_two_columns_of_one_name_are_refused(picture):
         answers.rows()
 
 
+def test_a_part_of_one_value_of_its_name_is_named_once(picture, tmp_path):
+    """Not radius_radius; and a table holds no digits that float32 does not have."""
+    parts = {"radius": Regression(names=["radius"], standardize=False), "of": Regression(standardize=False)}
+    answers = Predictor(tiny_model(2), MultiTask(parts), PRESET)([picture])
+    assert list(answers.rows()[0]) == ["path", "radius", "of_value"]
+    assert answers[0].text.startswith("radius ")
+    assert "radius radius" not in answers[0].text
+    answers.to_csv(tmp_path / "answers.csv")
+    written = (tmp_path / "answers.csv").read_text().splitlines()[1].split(",")[1]
+    assert written == f"{answers[0].parts['radius'].values[0]:.7g}"
+
+
 @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names are text there")
 def test_a_name_that_is_no_text_is_written_as_it_is(folder, tmp_path):
     """The table holds the bytes of the name."""

@@ -537,3 +537,13 @@ def test_a_crop_that_would_take_all_memory_is_refused(tiny_file, tmp_path):
         load_predictor(tiny_file, model=tiny_predictor().model)
     with pytest.raises(ValueError, match=r"crops to .5000, 5000.; expected at most 2048"):
         Predictor(tiny_predictor().model, Multiclass(2), Preset(5000)).save(tmp_path / "p.safetensors")
+
+
+@pytest.mark.parametrize(("name", "more"), [("pets.pt", ""), ("pets.ONNX", r".*use export\(\)")])
+def test_a_name_of_another_kind_of_file_is_refused(name, more, tmp_path):
+    """Whoever is sent a file goes by its name."""
+    task = Multiclass(["cat", "dog"])
+    predictor = Predictor(replace_head(models.squeezenet1_1(), task), task, Preset(32))
+    with pytest.raises(ValueError, match=rf"expected a name such as .*pets\.safetensors'{more}"):
+        predictor.save(tmp_path / name)
+    assert not list(tmp_path.iterdir())

@@ -82,9 +82,11 @@ def test_curves_are_drawn_and_saved(blobs, linear, tmp_path):
     from matplotlib.figure import Figure
 
     run = fit(linear, Multiclass(2), blobs.train, blobs.valid, epochs=3, progress=False)
+    assert (run.history.monitor, run.history.best_epoch) == ("valid_loss", run.best_epoch)
     axes = run.history.plot(tmp_path / "curves.png")
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
-    assert [line.get_label() for line in axes.lines] == ["train_loss", "valid_loss"]
+    assert [line.get_label() for line in axes.lines] == ["train_loss", "valid_loss", "kept"]
+    assert list(axes.lines[2].get_xdata()) == [run.best_epoch]
     assert list(axes.lines[1].get_ydata()) == [row["valid_loss"] for row in run.history]
     own = Figure().add_subplot()
     assert run.history.plot(ax=own) is own

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from layerkit import Multiclass, NonFiniteError, fit
+from layerkit.callbacks import CSVLog
 from layerkit.device import Hardware
 from layerkit.training.optimizers import check_pairing
 
@@ -62,6 +63,45 @@ def test_an_optimizer_that_refuses_the_model_is_named():
     """Muon and a bias do not go together."""
     with pytest.raises(ValueError, match="Muon refuses this model's parameters"):
         fit(nn.Linear(6, 2), Multiclass(2), DATA, epochs=1, optimizer=torch.optim.Muon, progress=False)
+
+
+def test_lbfgs_trains_convolutions():
+    """In the layout that others train faster in, it could not read the gradients."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    data = [(torch.randn(12, 3, 8, 8) + TARGETS[:12].view(-1, 1, 1, 1), TARGETS[:12])]
+    run = fit(
+        model, Multiclass(2), data, data, epochs=3, progress=False, channels_last=True,
+        optimizer=lambda parameters: torch.optim.LBFGS(parameters, line_search_fn="strong_wolfe"),
+    )  # fmt: skip
+    assert run.best_value < 0.3
+    assert model[0].weight.is_contiguous()
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind", "message"),
+    [
+        ({"lr": "1e-3"}, ValueError, "`lr` is '1e-3'; expected a number above zero"),
+        ({"lr": float("inf")}, ValueError, "`lr` is inf"),
+        ({"schedule": torch.optim.lr_scheduler.StepLR}, TypeError, r"class StepLR.*lambda optimizer: StepLR"),
+        ({"callbacks": CSVLog("log.csv")}, TypeError, "expected a list of callbacks"),
+    ],
+)
+def test_arguments_of_another_kind_are_named(settings, kind, message):
+    """Before anything is trained."""
+    model = nn.Linear(6, 2)
+    before = model.weight.detach().clone()
+    with pytest.raises(kind, match=message):
+        fit(model, Multiclass(2), DATA, epochs=1, progress=False, **settings)
+    assert torch.equal(model.weight, before)
+
+
+def test_a_rate_beside_an_optimizer_names_its_class():
+    """The remedy is one for the optimizer that was passed."""
+    model = nn.Linear(6, 2)
+    optimizer = torch.optim.RAdam(model.parameters())
+    with pytest.raises(ValueError, match=r"pass the class instead: optimizer=torch\.optim\.RAdam"):
+        fit(model, Multiclass(2), DATA, epochs=1, optimizer=optimizer, lr=0.1, progress=False)
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,11 @@
-"""What is done with a saved answerer: ``layerkit evaluate``, ``predict``, ``report`` and ``export``."""
+"""What is done with a saved predictor: ``layerkit evaluate``, ``predict``, ``report`` and ``export``."""
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from layerkit.errors import count_of
+from layerkit.loading.datasets import OnError
 
 if TYPE_CHECKING:
     from layerkit.loading.loaders import PictureLoader
@@ -18,7 +19,7 @@ def add_evaluate(commands: Any) -> None:
     """Add the command to the parser's."""
     evaluate = commands.add_parser(
         "evaluate",
-        help="measure a saved answerer on held-out pictures",
+        help="measure a saved predictor on held-out pictures",
         description="Print the loss and the metrics, with their 95% confidence intervals in parentheses.",
         epilog="example: layerkit evaluate pets.safetensors pets/test",
     )
@@ -38,12 +39,7 @@ def add_predict(commands: Any) -> None:
     _add_predictor(predict)
     predict.add_argument("sources", nargs="+", metavar="SOURCE", help="picture files, folders or globs")
     predict.add_argument("--csv", metavar="FILE", help="write the answers to a table instead")
-    predict.add_argument(
-        "--errors",
-        choices=("raise", "skip"),
-        default="raise",
-        help="skip: leave pictures out that cannot be read, and name them (%(default)s)",
-    )
+    _add_errors(predict, "leave pictures out that cannot be read, and name them")
     predict.set_defaults(run=_predict)
 
 
@@ -51,7 +47,7 @@ def add_report(commands: Any) -> None:
     """Add the command to the parser's."""
     report = commands.add_parser(
         "report",
-        help="write a page that says how good a saved answerer is, and where it fails",
+        help="write a page that says how good a saved predictor is, and where it fails",
         description="Measure on held-out pictures, and write one HTML page that opens anywhere.",
         epilog="example: layerkit report pets.safetensors pets/test --out report.html",
     )
@@ -66,7 +62,7 @@ def add_export(commands: Any) -> None:
     """Add the command to the parser's."""
     export = commands.add_parser(
         "export",
-        help="write a saved answerer as a program that needs no layerkit",
+        help="write a saved predictor as a program that needs no layerkit",
         description="Write a torch.export program (.pt2) or ONNX (.onnx), checked against the original.",
         epilog="example: layerkit export pets.safetensors pets.onnx",
     )
@@ -79,8 +75,15 @@ def _add_predictor(parser: Any) -> None:
     parser.add_argument("predictor", help="a file that layerkit train or Predictor.save wrote")
 
 
+def _add_errors(parser: Any, what_skip_does: str) -> None:
+    parser.add_argument(
+        "--errors", choices=get_args(OnError), default="raise", help=f"skip: {what_skip_does} (%(default)s)"
+    )
+
+
 def _add_held_out(parser: Any) -> None:
     parser.add_argument("root", help="a folder of class folders, or one with test, valid or val in it")
+    _add_errors(parser, "put another picture in the place of one that cannot be read, and name it")
 
 
 def _evaluate(given: argparse.Namespace) -> int:
@@ -146,7 +149,7 @@ def _opened(given: argparse.Namespace) -> "tuple[Predictor, PictureLoader]":
             "a Multiclass or a Binary, as class folders are for. In Python, evaluate() and write_report() take "
             "the loaders of table_loaders()."
         )
-    dataset = FolderDataset(_held_out(Path(given.root)), predictor.preset.eval())
+    dataset = FolderDataset(_held_out(Path(given.root)), predictor.preset.eval(), errors=given.errors)
     classes = predictor.task.classes
     if dataset.classes != classes:
         raise ValueError(

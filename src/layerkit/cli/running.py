@@ -25,7 +25,7 @@ COMMANDS = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; give 0 where it went well, 1 (of `check` 2) where it did not, and 130 after Ctrl-C."""
-    given = _parser().parse_args(arguments)
+    given = make_parser().parse_args(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be what no terminal can write
     with warnings.catch_warnings():
@@ -45,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser of all commands."""
     parser = argparse.ArgumentParser(
         prog="layerkit", description="From a folder of pictures to a trained, saved, explained model."
     )

@@ -1,21 +1,33 @@
 """``layerkit train``."""
 
 import argparse
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
+
+from torch import nn
 
 from layerkit.augmenting import LEVELS
 from layerkit.device import Precision
 from layerkit.errors import suggestion
-from layerkit.loading import Loaders
 from layerkit.loading.datasets import OnError
+from layerkit.presets import Preset
 from layerkit.tasks import Binary, Multiclass, Task
 
 if TYPE_CHECKING:
-    from torch import nn
     from torchvision.models import WeightsEnum
+
+
+_DESCRIPTION = """Give a torchvision model a new head, train it on ROOT/train, keep the best
+epoch on ROOT/valid, and save all that is needed to answer as one file, a
+predictor. Pretrained weights are downloaded once.
+"""
+_EXAMPLES = """examples:
+  layerkit train pets --model resnet18 --epochs 8 --out pets.safetensors
+  layerkit train pets --start pets.safetensors --epochs 4 --out b.safetensors
+"""
 
 
 def add_train(commands: Any) -> None:
@@ -23,9 +35,9 @@ def add_train(commands: Any) -> None:
     train = commands.add_parser(
         "train",
         help="train a pretrained model on a folder that is split into train and valid",
-        description="Give a torchvision model a new head, train it on ROOT/train, keep the best epoch on "
-        "ROOT/valid, and save the whole answerer as one file. Pretrained weights are downloaded once.",
-        epilog="example: layerkit train pets --model resnet18 --epochs 8 --frozen-epochs 5 --out pets.safetensors",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     train.add_argument("root", help="a folder as layerkit split writes it")
     train.add_argument("--model", default="resnet18", help="a name of torchvision's registry (%(default)s)")
@@ -34,6 +46,12 @@ def add_train(commands: Any) -> None:
         default="DEFAULT",
         help="the name of pretrained weights, such as IMAGENET1K_V1; none to start at random; or packaged for those "
         "of squeezenet1_1 that layerkit carries, which need no network (%(default)s)",
+    )
+    train.add_argument(
+        "--start",
+        metavar="FILE",
+        help="train a saved predictor on, in place of --model and --weights: for more epochs, or for new pictures of "
+        "the same classes",
     )
     train.add_argument(
         "--binary",
@@ -73,46 +91,44 @@ def add_train(commands: Any) -> None:
     train.add_argument("--seed", type=int, default=0, help="another seed, another run (%(default)s)")
     train.add_argument("--checkpoint", metavar="FOLDER", help="keep the run's state here, and go on from it")
     train.add_argument(
-        "--out", default="predictor.safetensors", metavar="FILE", help="the saved answerer (%(default)s)"
+        "--out", default="predictor.safetensors", metavar="FILE", help="the predictor (%(default)s)"
     )
     train.add_argument("--curves", metavar="FILE", help="draw the losses, as .png or .svg")
     train.set_defaults(run=_train)
 
 
-def _train(given: argparse.Namespace) -> int:
-    import torch
+class _Start(NamedTuple):
+    """What a training begins with."""
 
-    from layerkit.demo.weights import packaged_weights
-    from layerkit.heads import replace_head
+    preset: Preset
+    model_for: Callable[[Task], nn.Module]
+    frozen_epochs: int  # unless others are asked for
+
+
+def _train(given: argparse.Namespace) -> int:
     from layerkit.loading import folder_loaders
     from layerkit.plots.axes import check_plot_path
     from layerkit.predicting import Predictor
-    from layerkit.presets import Preset
+    from layerkit.predicting.writing import check_name
     from layerkit.saving import check_target
     from layerkit.training import fit
 
+    check_name(given.out)
     check_target(given.out)
     if given.curves:
         check_target(given.curves)
         check_plot_path(given.curves)
-    preset = Preset.from_model(given.model)
-    weights = _weights(given)
-    if weights is not None:
-        preset = Preset.from_weights(weights)
+    start = _from_torchvision(given) if given.start is None else _from_file(given)
+    preset = start.preset
     if given.crop_size is not None:
         preset = replace(preset, crop_size=given.crop_size, resize_size=None)
     data = folder_loaders(
         given.root, preset=preset, batch_size=given.batch_size, augment=given.augment, errors=given.errors,
         seed=given.seed,
     )  # fmt: skip
-    task = _task(given, data)
-    with torch.random.fork_rng():
-        torch.manual_seed(given.seed)
-        with packaged_weights() if given.weights == "packaged" else nullcontext():
-            model = replace_head(_backbone(given.model, weights), task)
-    frozen = given.frozen_epochs
-    if frozen is None:
-        frozen = 0 if weights is None else min(5, given.epochs)
+    task = Binary(data.classes) if given.binary else Multiclass(data.classes)
+    model = start.model_for(task)
+    frozen = start.frozen_epochs if given.frozen_epochs is None else given.frozen_epochs
     run = fit(
         model, task, data.train, data.valid, epochs=given.epochs, frozen_epochs=frozen, lr=given.lr,
         precision=given.precision, monitor=given.monitor, checkpoint=given.checkpoint, seed=given.seed,
@@ -122,6 +138,41 @@ def _train(given: argparse.Namespace) -> int:
         run.history.plot(given.curves)
     print(f"saved as {Path(given.out)}")
     return 0
+
+
+def _from_torchvision(given: argparse.Namespace) -> _Start:
+    import torch
+
+    from layerkit.demo.weights import packaged_weights
+    from layerkit.heads import replace_head
+
+    weights = _weights(given)
+
+    def model_for(task: Task) -> nn.Module:
+        with torch.random.fork_rng():
+            torch.manual_seed(given.seed)
+            with packaged_weights() if given.weights == "packaged" else nullcontext():
+                return replace_head(_backbone(given.model, weights), task)
+
+    if weights is None:
+        return _Start(Preset.from_model(given.model), model_for, 0)
+    return _Start(Preset.from_weights(weights), model_for, min(5, given.epochs))
+
+
+def _from_file(given: argparse.Namespace) -> _Start:
+    from layerkit.predicting import load_predictor
+
+    predictor = load_predictor(given.start)
+
+    def model_for(task: Task) -> nn.Module:
+        if type(task) is not type(predictor.task) or task.classes != predictor.task.classes:
+            raise ValueError(
+                f"{given.start} answers {predictor.task}, and the folders ask for {task}; expected the same. Give "
+                "the folder that it was trained on, --binary as then, or leave --start out"
+            )
+        return predictor.model
+
+    return _Start(predictor.preset, model_for, 0)
 
 
 def _weights(given: argparse.Namespace) -> "WeightsEnum | None":
@@ -161,7 +212,3 @@ def _backbone(name: str, weights: "WeightsEnum | None") -> "nn.Module":
             "with --weights none. Without a network, --model squeezenet1_1 --weights packaged has trained weights."
         ) from error
     return model
-
-
-def _task(given: argparse.Namespace, data: Loaders) -> Task:
-    return Binary(data.classes) if given.binary else Multiclass(data.classes)

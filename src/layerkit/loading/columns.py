@@ -89,9 +89,9 @@ def column(table: Table, name: str, *, may_be_empty: bool = False) -> list[Any]:
     empty = [row for row, value in enumerate(values) if value is None]
     if empty and not may_be_empty:
         raise ValueError(
-            f"The column {name!r} has no value in {len(empty)} of {len(values)} rows, row {empty[0] + 1} "
-            "first; expected one in each. Fill them in, or leave the rows out; where a picture may have several "
-            "labels or none, pass sep='|'."
+            f"The column {name!r} has no value in {len(empty)} of {len(values)} rows, row {empty[0] + 1} first (not "
+            "counting the header); expected one in each. Fill them in, or leave the rows out; where a picture may have "
+            "several labels or none, pass sep='|'."
         )
     return values
 

@@ -70,7 +70,7 @@ def folder_loaders(
     preset : Preset, optional
         Instead of `weights`.
     batch_size : int
-        Samples a batch.
+        Samples a batch, over all processes together.
     num_workers : int or "auto"
         Worker processes; ``"auto"`` reads with threads, as `PictureLoader` says.
     augment : str or callable

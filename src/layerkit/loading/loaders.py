@@ -115,7 +115,7 @@ class PictureLoader(DataLoader[Any]):
     dataset : PictureDataset
         Its transform must come from a `Preset`.
     batch_size : int
-        Samples a batch.
+        Samples a batch, over all processes together.
     shuffle : bool
         For training: another order in each epoch, and a last batch of fewer than ``min(8, batch_size)``
         joined to the one before. Otherwise every batch comes as it falls.

@@ -76,7 +76,7 @@ def table_loaders(
     preset : Preset, optional
         Instead of `weights`.
     batch_size : int
-        Samples a batch.
+        Samples a batch, over all processes together.
     num_workers : int or "auto"
         Worker processes; ``"auto"`` reads with threads, as in `folder_loaders`.
     augment : str or callable, optional

@@ -13,6 +13,9 @@ from layerkit.loading.columns import Table, column
 from layerkit.loading.datasets import Targets
 
 SEPARATORS = ("|", ";", ",")
+_NO_VALUE = frozenset(
+    ("n/a", "na", "n.a.", "#n/a", "none", "null", "nil", "missing", "unknown", "-", "--", "?", ".")
+)
 Columns = str | Sequence[str]
 
 
@@ -81,6 +84,7 @@ def _read_one(table: Table, columns: Columns, sep: str | None) -> ReadTargets:
     if not isinstance(columns, str):
         return _several_columns(table, list(columns))
     values = column(table, columns, may_be_empty=sep is not None)
+    _check_for_gaps(values, columns)
     if not any(isinstance(value, str) for value in values):
         return _numbers(column(table, columns), columns)
     return _classes(values, columns) if sep is None else _several_labels(values, sep)
@@ -108,6 +112,28 @@ def _check_for_sep(classes: list[str], name: str) -> None:
                 "train with Multilabel."
             )
             return
+
+
+def _check_for_gaps(values: list[Any], name: str) -> None:
+    """Refuse numbers among which a word stands for none: one ``n/a`` would make classes of them all."""
+    words = {
+        row: value for row, value in enumerate(values) if isinstance(value, str) and not _is_number(value)
+    }
+    if 0 < len(words) < len(values) and all(value.strip().lower() in _NO_VALUE for value in words.values()):
+        row, word = next(iter(words.items()))
+        raise ValueError(
+            f"The column {name!r} holds numbers, and {word!r} in {len(words)} of {len(values)} rows, row {row + 1} "
+            "first (not counting the header); expected a number in each. Fill them in, or leave the rows out; if all "
+            "are names of classes, give that one a word of its own, such as 'unknown class'."
+        )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _classes(values: list[Any], name: str) -> ReadTargets:

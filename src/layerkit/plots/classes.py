@@ -20,8 +20,8 @@ _MOST_CURVES = len(COLORS)
 
 
 def plot_confusion(
-    targets: Tensor | Sequence[int],
-    answers: Tensor | Sequence[int],
+    targets: Tensor | Sequence[Any],
+    answers: Tensor | Sequence[Any],
     classes: Sequence[str],
     *,
     ax: "Axes | None" = None,
@@ -30,8 +30,8 @@ def plot_confusion(
 
     Parameters
     ----------
-    targets, answers : Tensor or sequence of int, shape (N,)
-        True and answered class indices, such as ``task.decide(logits)``.
+    targets, answers : Tensor or sequence of int, shape (N,), or sequence of str or Prediction
+        True and answered classes: indices, such as ``task.decide(logits)``, names, or what a `Predictor` answers.
     classes : list of str
         The names behind them.
     ax : matplotlib.axes.Axes, optional
@@ -54,7 +54,7 @@ def plot_confusion(
     ['1', '1', '1']
     """
     number = len(classes)
-    counts = count_confusion(targets, answers, number)
+    counts = count_confusion(_as_indices(targets, classes), _as_indices(answers, classes), number)
     shares = counts / counts.sum(1, keepdim=True).clamp(min=1)
     side = min(max(3.6, 0.5 * number + 1.6), 12)
     axes = ax if ax is not None else new_axes((side, side))
@@ -79,6 +79,23 @@ def plot_confusion(
     axes.set_xlabel("answer")
     axes.set_ylabel("truth")
     return axes
+
+
+def _as_indices(answers: Any, classes: Sequence[str]) -> Any:
+    """Look up names, and the labels of predictions; leave indices as they are."""
+    if not isinstance(answers, Sequence):
+        return answers
+    labels: list[Any] = [getattr(answer, "label", answer) for answer in answers]
+    if not any(label is None or isinstance(label, str | tuple) for label in labels):
+        return labels
+    odd = [label for label in labels if label not in classes]
+    if odd:
+        raise ValueError(
+            f"`targets` or `answers` holds {odd[0]!r}, which is none of the classes; expected indices, names from "
+            "`classes`, or predictions with one label each. Of a task of several parts, pass those of one part."
+        )
+    places = {label: index for index, label in enumerate(classes)}
+    return [places[label] for label in labels]
 
 
 def count_confusion(targets: Any, answers: Any, number: int) -> Tensor:
@@ -225,7 +242,7 @@ def plot_calibration(
     axes.plot([0, 1], [0, 1], color=GRAY, linewidth=1, linestyle=":")
     middles, heights = (torch.arange(bins) + 0.5) / bins, 0.25 * counts / counts.max()
     axes.bar(middles.numpy(), heights.numpy(), width=1 / bins, color=GRAY, alpha=0.3, edgecolor="none")
-    axes.plot(mean_sure.numpy(), mean_right.numpy(), color=BLUE, marker="o", markersize=5)
+    axes.plot(mean_sure.numpy(), mean_right.numpy(), color=BLUE, marker="o", markersize=5, clip_on=False)
     chosen = probabilities.ndim == 2 and probabilities.shape[1] > 1 and targets.ndim == 1
     xlabel, ylabel = ("of the answer", "that is right") if chosen else ("of yes", "that is yes")
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel=f"probability {xlabel}", ylabel=f"share {ylabel}")

@@ -9,13 +9,23 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def plot_curves(rows: Sequence[dict[str, Any]], *, ax: "Axes | None" = None) -> "Axes":
-    """Draw the losses over the epochs and, on a second axis, the first metric.
+def plot_curves(
+    rows: Sequence[dict[str, Any]],
+    *,
+    monitor: str | None = None,
+    best_epoch: int | None = None,
+    ax: "Axes | None" = None,
+) -> "Axes":
+    """Draw the losses over the epochs and, on a second axis, a metric.
 
     Parameters
     ----------
     rows : sequence of dict
         As ``run.history`` gives them.
+    monitor : str, optional
+        What decided which epoch is the best. A metric is the one that is drawn; otherwise that is the first.
+    best_epoch : int, optional
+        The epoch whose weights were kept, counted from 1; a ring marks it.
     ax : matplotlib.axes.Axes, optional
         Where to draw; by default in a figure of its own.
 
@@ -28,20 +38,23 @@ def plot_curves(rows: Sequence[dict[str, Any]], *, ax: "Axes | None" = None) -> 
 
     axes = ax if ax is not None else new_axes((7, 4))
     epochs = [row["epoch"] for row in rows]
-    for key, color in (("train_loss", GRAY), ("valid_loss", BLUE)):
-        if rows and key in rows[0]:
-            axes.plot(epochs, [row[key] for row in rows], color=color, marker=".", label=key)
+    keys = list(rows[0]) if rows else []
+    drawn = [(key, axes, color) for key, color in (("train_loss", GRAY), ("valid_loss", BLUE)) if key in keys]
+    metrics = [key for key in keys if key.startswith("valid_") and key != "valid_loss"]
+    if metrics:
+        metric = monitor if monitor in metrics else metrics[0]
+        drawn.append((metric, axes.twinx(), ORANGE))
+        drawn[-1][1].set_ylabel(metric)
+    lines = []
+    for key, on, color in drawn:
+        lines += on.plot(epochs, [row[key] for row in rows], color=color, marker=".", label=key)
+    for key, on, color in drawn:
+        kept = [row for row in rows if key == monitor and row["epoch"] == best_epoch]
+        for row in kept:
+            lines += on.plot(row["epoch"], row[key], "o", ms=10, mfc="none", color=color, label="kept")
     axes.set_xlabel("epoch")
     axes.set_ylabel("loss")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    lines = list(axes.lines)
-    metric = next(
-        (key for key in (rows[0] if rows else {}) if key.startswith("valid_") and key != "valid_loss"), None
-    )
-    if metric is not None:
-        other = axes.twinx()
-        lines += other.plot(epochs, [row[metric] for row in rows], color=ORANGE, marker=".", label=metric)
-        other.set_ylabel(metric)
     frozen = sum(row["phase"] == "frozen" for row in rows)
     if 0 < frozen < len(rows):
         axes.axvspan(epochs[0] - 0.5, frozen + 0.5, color=BLUE, alpha=0.07, lw=0)
@@ -55,7 +68,7 @@ def plot_curves(rows: Sequence[dict[str, Any]], *, ax: "Axes | None" = None) -> 
         )
     axes.margins(x=0.02)
     if lines:
-        axes.legend(handles=lines, loc="lower center", bbox_to_anchor=(0.5, 1.05), ncols=3, frameon=False)
+        axes.legend(handles=lines, loc="lower center", bbox_to_anchor=(0.5, 1.05), ncols=4, frameon=False)
     return axes
 
 

@@ -1,7 +1,7 @@
 """How far a regression's answers are from the truth."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ _MANY_POINTS = 2000
 
 def plot_residuals(
     targets: Tensor | Sequence[float],
-    values: Tensor | Sequence[float],
+    values: Tensor | Sequence[Any],
     *,
     name: str = "value",
     ax: "Axes | None" = None,
@@ -26,7 +26,7 @@ def plot_residuals(
     Parameters
     ----------
     targets, values : Tensor or sequence of float, shape (N,) or (N, 1)
-        The truth and the answers, in the user's units.
+        The truth and the answers, in the user's units. The answers may be what a `Predictor` gives.
     name : str
         What the number is.
     ax : matplotlib.axes.Axes, optional
@@ -47,6 +47,13 @@ def plot_residuals(
     >>> axes.get_xlabel()
     'answered age'
     """
+    if isinstance(values, Sequence):
+        values = [getattr(value, "values", value) for value in values]
+        if any(value is None for value in values):
+            raise ValueError(
+                "`values` holds predictions without values; expected the answers of a Regression. Of a task of several "
+                "parts, pass those of one part; for classes, use plot_confusion()."
+            )
     wanted, answered = (
         torch.as_tensor(part, dtype=torch.float64).cpu().flatten() for part in (targets, values)
     )

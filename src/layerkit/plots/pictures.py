@@ -56,14 +56,15 @@ def show(
                 "column: show((pictures, targets['place']), preset)."
             )
     columns = min(len(pictures), 8 if len(pictures) > 16 else 4)
-    rows = -(-len(pictures) // columns)
     pixels = preset.undo(pictures.cpu())
     height, width = pixels.shape[-2:]
     titles = [_title(index, targets, predictions, classes) for index in range(len(pixels))]
     lines = 1 + max(title.count("\n") for title, _ in titles)
-    axes = ax if ax is not None else new_axes((1.9 * columns, (1.9 + 0.3 * lines) * rows))
     gap = max(4, height * lines // 7)  # room for a title above each picture
-    axes.imshow(make_grid(pixels, nrow=columns, padding=gap, pad_value=255).permute(1, 2, 0).numpy())
+    grid = make_grid(pixels, nrow=columns, padding=gap, pad_value=255).permute(1, 2, 0).numpy()
+    across = 1.9 * columns
+    axes = ax if ax is not None else new_axes((across, across * grid.shape[0] / grid.shape[1]))
+    axes.imshow(grid)
     for index, (title, right) in enumerate(titles):
         row, column = divmod(index, columns)
         axes.text(
@@ -90,7 +91,7 @@ def _title(index: int, targets: Any, predictions: Any, classes: Sequence[str] | 
     shown = answer if probability is None else f"{answer} {probability:.0%}"
     if truth is None or truth == answer:
         return shown, True
-    return f"{shown}\n({truth})", label is None and classes is None
+    return f"{shown}\n(is {truth})", label is None and classes is None
 
 
 def _name(value: Any, classes: Sequence[str] | None) -> str:

@@ -56,7 +56,10 @@ class Prediction:
     def text(self) -> str:
         """The answer in words, such as ``"cat 0.981"``."""
         if self.parts is not None:
-            return "; ".join(f"{name} {part.text}" for name, part in self.parts.items())
+            parts = self.parts.items()
+            return "; ".join(
+                part.text if part.names == (name,) else f"{name} {part.text}" for name, part in parts
+            )
         if self.values is not None:
             names = self.names or ("",) * len(self.values)
             pairs = zip(names, self.values, strict=True)
@@ -74,7 +77,7 @@ class Prediction:
         dict
             ``path``, then ``label`` (several joined with ``|``), ``probability`` and one
             ``probability_<class>`` each; or ``value`` (several: their names, or ``value_0``, ``value_1``
-            and so on); or the columns of each part, with its name before them.
+            and so on); or the columns of each part, with its name before them, but of one value of that name.
         """
         columns = [("path", self.path), *self._columns()]
         row = dict(columns)
@@ -90,7 +93,11 @@ class Prediction:
     def _columns(self) -> list[tuple[str, Any]]:
         if self.parts is not None:
             parts = self.parts.items()
-            return [(f"{name}_{key}", value) for name, part in parts for key, value in part._columns()]
+            return [
+                (key if part.names == (name,) else f"{name}_{key}", value)
+                for name, part in parts
+                for key, value in part._columns()
+            ]
         if self.values is not None:
             single = len(self.values) == 1
             names = self.names or (["value"] if single else [f"value_{i}" for i in range(len(self.values))])
@@ -115,8 +122,13 @@ class Predictions(list[Prediction]):
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, list(rows[0]) if rows else ["path"], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({name: _short(value) for name, value in row.items()} for row in rows)
         write_once(path, partial(_write_text, path, text.getvalue()))
+
+
+def _short(value: Any) -> Any:
+    """Write a float32 without the digits that only float64 gives it."""
+    return f"{value:.7g}" if isinstance(value, float) else value
 
 
 def refuse_picture(path: str | Path) -> None:

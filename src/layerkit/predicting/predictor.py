@@ -28,7 +28,7 @@ from layerkit.predicting.modes import evaluation_mode
 from layerkit.predicting.pictures import Picture, collect, path_of, read_pixels
 from layerkit.predicting.programs import Program, named_answers
 from layerkit.predicting.ranks import write_once
-from layerkit.predicting.writing import describe_program, pack_predictor, refuse_unprepared
+from layerkit.predicting.writing import check_name, describe_program, pack_predictor, refuse_unprepared
 from layerkit.presets import Preset
 from layerkit.saving import copies, write_tensors
 from layerkit.tasks import Task
@@ -195,8 +195,8 @@ class Predictor:
         Raises
         ------
         ValueError
-            The architecture that was given does not make this model, the task is not one of layerkit's, or the
-            model's outputs do not fit it or are not finite.
+            The name ends like that of another kind of file, such as ``.pt``; the architecture that was given does not
+            make this model, the task is not one of layerkit's, or the model's outputs do not fit it or are not finite.
 
         Warns
         -----
@@ -210,6 +210,7 @@ class Predictor:
         building the model anew and comparing outputs. Under ``torchrun`` the first process writes, and all
         return when the file is there.
         """
+        check_name(path)
         with evaluation_mode(self.model):
             tensors, header = pack_predictor(self.model, self.task, self.preset, self.architecture)
         write_once(path, partial(write_tensors, path, copies(tensors), header))

@@ -1,6 +1,7 @@
 """A predictor to its file: weights, task, preset, and the recipe of the architecture."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,6 +25,10 @@ from layerkit.predicting.programs import describe_outputs, describe_preset
 from layerkit.presets import Preset
 from layerkit.tasks import Regression, Task
 from layerkit.tasks.outputs import split_output
+
+_OTHERS_SUFFIXES = frozenset(
+    (".pt", ".pth", ".pt2", ".onnx", ".ckpt", ".bin", ".pkl", ".pickle", ".h5", ".keras")
+)
 
 FORMAT = 1
 KIND = "predictor"
@@ -68,6 +73,19 @@ def describe_program(task: Task, preset: Preset) -> dict[str, Any]:
         "outputs": describe_outputs(task),
         "preset": describe_preset(preset),
     }
+
+
+def check_name(path: str | Path) -> None:
+    """Refuse a name that says that something else is in the file."""
+    suffix = Path(path).suffix.lower()
+    if suffix in _OTHERS_SUFFIXES:
+        program = (
+            " To write a program that needs no layerkit, use export()." if suffix in (".pt2", ".onnx") else ""
+        )
+        raise ValueError(
+            f"The predictor is to be saved as {str(path)!r}, whose suffix is that of another kind of file; expected "
+            f"a name such as {str(Path(path).with_suffix('.safetensors'))!r}.{program}"
+        )
 
 
 def refuse_unprepared(task: Task) -> None:

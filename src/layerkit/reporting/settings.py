@@ -72,7 +72,7 @@ def _folder_of(dataset: Any) -> str | None:
         return None
     folders = {str(path.absolute().parent) for path in dataset.paths}
     with suppress(ValueError):  # on several drives
-        return os.path.commonpath(folders)
+        return os.path.normpath(os.path.commonpath(folders))
     return None
 
 
@@ -93,6 +93,8 @@ def _of_run(run: Run) -> list[tuple[str, str]]:
 
 
 def _plain(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
     return (
         ", ".join(f"{name}={one}" for name, one in value.items()) if isinstance(value, dict) else str(value)
     )

@@ -15,7 +15,6 @@ from layerkit.evaluating import Measured, measure
 from layerkit.intervals import Estimate
 from layerkit.loading.classes import FolderDataset
 from layerkit.loading.loaders import PictureLoader
-from layerkit.plots import plot_curves
 from layerkit.plots.axes import new_axes
 from layerkit.predicting import Predictor
 from layerkit.predicting.ranks import write_once
@@ -157,7 +156,7 @@ def _training(run: Run) -> list[Html]:
     last = run.history[-1]
     losses = ", ".join(f"{key} {last[key]:.3g}" for key in last if key.startswith(("train_", "valid_")))
     curves = figure(
-        lambda: plot_curves(run.history, ax=new_axes((5.2, 3.6))),
+        lambda: run.history.plot(ax=new_axes((5.2, 3.6))),
         f"Curves over {len(run.history)} epochs; after the last: {losses}. The table below holds all.",
         f"The kept weights are those of epoch {run.best_epoch}.",
     )

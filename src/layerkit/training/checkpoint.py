@@ -192,9 +192,15 @@ class Store:
         try:
             write_tensors(path, tensors, header)
         except OSError as error:
+            before = (self.folder / _LAST).exists()
+            remedy = (
+                "The state before is whole: make room, and call again to go on from there."
+                if before
+                else "Nothing was written: make room, or choose another folder."
+            )
             raise CheckpointError(
                 f"The state of the run could not be written to {path} ({error}); expected a folder with room in "
-                "it. The state before is whole: make room, and call again to go on from there."
+                f"it. {remedy}"
             ) from error
 
     def _read(self, path: Path, name: str) -> dict[str, Any]:
@@ -236,7 +242,8 @@ class Store:
             remedy = (
                 "The schedule was laid out for that many, so more epochs are another run: to train on from its "
                 "best weights, fit once more as before (it returns at once, with the best weights in the model), "
-                "then fit the model with a new checkpoint= folder."
+                "then fit the model with a new checkpoint= folder. In a terminal, layerkit train --start takes the "
+                "file that was saved."
             )
         raise CheckpointError(
             f"{self.folder} holds another run: {'; '.join(lines)}; expected the same call. {remedy}"

@@ -264,6 +264,7 @@ def fit(
         if state.stopped:
             lines.say(f"stopped after epoch {session.done}: {state.stopped}")
         called.call("on_fit_end", state)
+    session.history.monitor, session.history.best_epoch = best.monitor, best.epoch
     figures = session.measure_uncertainty()
     lines.say(f"the model holds the weights of {best.reason()}")
     settings = settings_of(

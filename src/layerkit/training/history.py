@@ -20,16 +20,26 @@ class History(Sequence[Row]):
     """One row an epoch, in order; ``pandas.DataFrame(history)`` takes it as it is.
 
     A row has ``epoch`` (from 1), ``phase`` ("frozen" or "full"), ``train_loss``, ``valid_loss``, each metric
-    as ``valid_<name>``, ``lr``, ``seconds`` and ``images_per_second``.
+    as ``valid_<name>``, ``lr`` (of the optimizer's first group: the backbone's, where layerkit chooses),
+    ``seconds`` and ``images_per_second``.
 
     Parameters
     ----------
     rows : sequence of dict
         The rows to begin with.
+
+    Attributes
+    ----------
+    monitor : str or None
+        What decided which epoch is the best, once the run is done.
+    best_epoch : int or None
+        The epoch whose weights were kept, counted from 1.
     """
 
     def __init__(self, rows: Sequence[Row] = ()) -> None:
         self._rows: list[Row] = list(rows)
+        self.monitor: str | None = None
+        self.best_epoch: int | None = None
 
     @overload
     def __getitem__(self, index: int) -> Row: ...
@@ -56,7 +66,9 @@ class History(Sequence[Row]):
         self._rows.extend(rows)
 
     def plot(self, path: str | Path | None = None, *, ax: "Axes | None" = None) -> "Axes":
-        """Draw the losses over the epochs and, on a second axis, the first metric.
+        """Draw the losses over the epochs and, on a second axis, what was monitored, else the first metric.
+
+        A ring marks the epoch whose weights were kept.
 
         Parameters
         ----------
@@ -70,7 +82,7 @@ class History(Sequence[Row]):
         matplotlib.axes.Axes
             The axes of the losses.
         """
-        axes = plot_curves(self._rows, ax=ax)
+        axes = plot_curves(self._rows, monitor=self.monitor, best_epoch=self.best_epoch, ax=ax)
         if path is not None:
             save_figure(axes, path)
         return axes

@@ -120,7 +120,7 @@ def describe(value: Any) -> str | None:
         return value
     if isinstance(value, torch.optim.Optimizer):
         groups = [{k: v for k, v in group.items() if k != "params"} for group in value.param_groups]
-        return f"{type(value).__name__} {digest(groups)}"
+        return f"{_in_words(value)} {digest(groups)}"
     if isinstance(value, torch.optim.lr_scheduler.LRScheduler):
         return f"{type(value).__name__} {digest(value.state_dict())}"
     if isinstance(value, PerBatch):

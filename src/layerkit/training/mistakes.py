@@ -1,5 +1,6 @@
 """Mistakes that show only when training begins."""
 
+from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -12,7 +13,7 @@ from layerkit.errors import warn
 from layerkit.heads import find_head
 from layerkit.heads.finding import unwrapped
 from layerkit.loading.datasets import PictureDataset
-from layerkit.tasks import Task
+from layerkit.tasks import MultiTask, Regression, Task
 from layerkit.tasks.classes import shorten
 from layerkit.tasks.endings import last_activations
 from layerkit.tasks.outputs import split_output
@@ -67,13 +68,16 @@ def check_classes(task: Task, loader: Any) -> None:
     Raises
     ------
     ValueError
-        They have another order or, where they come from folders or a table, another number.
+        They have another order or, where they come from folders or a table, another number; or the task measures
+        numbers, and the targets are places in a list of classes.
     """
     dataset = getattr(loader, "dataset", None)
     found = getattr(dataset, "classes", None)
     if getattr(dataset, "target_transform", None) is not None:
         return
     is_listed = isinstance(dataset, PictureDataset) or type(dataset) in (DatasetFolder, ImageFolder)
+    if isinstance(dataset, PictureDataset):
+        _check_numbers(task, dataset.targets, dataset.classes)
     pairs = [(task.classes, found)]
     if isinstance(task.classes, dict) and isinstance(found, dict):
         pairs = [(names, found.get(part)) for part, names in task.classes.items()]
@@ -86,6 +90,19 @@ def check_classes(task: Task, loader: Any) -> None:
                 f"same in the same order. Make the task from the data's own list: {type(task).__name__}(data.classes) "
                 "of layerkit's loaders, dataset.classes of a dataset."
             )
+
+
+def _check_numbers(task: nn.Module, targets: Any, classes: Any, whose: str = "") -> None:
+    """Refuse to measure the distance between classes: their indices follow the alphabet."""
+    if isinstance(task, MultiTask) and isinstance(targets, Mapping):
+        for name, part in task.parts.items():
+            _check_numbers(part, targets.get(name), classes.get(name), f"of {name!r} ")
+    if isinstance(task, Regression) and isinstance(targets, list) and classes:
+        raise ValueError(
+            f"The targets {whose}are the classes {shorten(classes)}, and Regression measures numbers; expected a "
+            "column of numbers. For classes, use Multiclass(data.classes); of a table, see that every value of the "
+            "column is a number."
+        )
 
 
 def check_inputs(inputs: Tensor) -> None:

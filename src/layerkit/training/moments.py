@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from layerkit.errors import suggestion
+from layerkit.saving import pack
 from layerkit.tasks import Task
 from layerkit.training.history import History, Row
 
@@ -93,6 +94,10 @@ class Callbacks:
     """
 
     def __init__(self, callbacks: Iterable[Any]) -> None:
+        if not isinstance(callbacks, Iterable):
+            raise TypeError(
+                f"`callbacks` is {callbacks!r}; expected a list of callbacks: put it in brackets."
+            )
         self.callbacks = list(callbacks)
         for callback in self.callbacks:
             _check(callback)
@@ -111,8 +116,17 @@ class Callbacks:
             hook(state)
 
     def state(self) -> list[Any]:
-        """Give what each of them remembers."""
-        return [one.state_dict() if hasattr(one, "state_dict") else None for one in self.callbacks]
+        """Give what each of them remembers.
+
+        Raises
+        ------
+        TypeError
+            It is more than tensors, numbers, text, and lists and dicts of these.
+        """
+        states = [one.state_dict() if hasattr(one, "state_dict") else None for one in self.callbacks]
+        for one, state in zip(self.callbacks, states, strict=True):
+            pack(state, {}, f"{type(one).__name__}.state_dict()")
+        return states
 
     def load_state(self, states: list[Any]) -> None:
         """Take back what `state` gave."""
@@ -132,3 +146,9 @@ def _check(callback: Any) -> None:
             f"The callback {callback!r} {what}; expected methods named {', '.join(MOMENTS)}."
             f"{suggestion(unknown[0], MOMENTS) if unknown else ''}"
         )
+    for has, lacks in (("state_dict", "load_state_dict"), ("load_state_dict", "state_dict")):
+        if hasattr(callback, has) and not hasattr(callback, lacks):
+            raise TypeError(
+                f"The callback {callback!r} has {has}() and no {lacks}(); expected both, since a run that goes on "
+                "gives it back what it remembered. Add the other, or rename the one."
+            )

@@ -1,8 +1,10 @@
 """The optimizer: layerkit's choice, the user's own, or one made from a class or a factory."""
 
 import inspect
+import math
 import warnings
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 import torch
@@ -43,9 +45,9 @@ def make_optimizer(
         It holds parameters of another model, lacks the task's, or the learning rate is given twice.
     """
     parameters = [p for module in (model, task) for p in module.parameters() if p.requires_grad]
-    if lr is not None and not lr > 0:
+    if lr is not None and not (isinstance(lr, Real) and 0 < lr < math.inf):
         raise ValueError(
-            f"`lr` is {lr}; expected a number above zero. 1e-4 is usual for fine-tuning with AdamW."
+            f"`lr` is {lr!r}; expected a number above zero. 1e-4 is usual for fine-tuning with AdamW."
         )
     if not parameters:
         raise ValueError(
@@ -58,7 +60,7 @@ def make_optimizer(
         if lr is not None:
             raise ValueError(
                 f"`lr` is {lr} and `optimizer` has rates of its own; expected one of the two. Leave lr out, or "
-                "pass the class: optimizer=torch.optim.SGD."
+                f"pass the class instead: optimizer=torch.optim.{type(optimizer).__name__}."
             )
         _check_parameters(optimizer, model, task)
         return optimizer

@@ -15,6 +15,7 @@ class Progress:
     def __init__(self, *, shown: bool) -> None:
         self.shown = shown and is_writer()
         self._bar: Any = None
+        self._label = ""  # of what the whole bar counts
         self._waiting = 0  # images that are done and not drawn yet
         self._next_drawing = 0.0
 
@@ -23,6 +24,7 @@ class Progress:
         from tqdm import tqdm
 
         self.close()
+        self._label = label
         if self.shown:
             self._bar = tqdm(
                 total=total,
@@ -44,7 +46,7 @@ class Progress:
             return
         self._next_drawing = now + SECONDS_BETWEEN_DRAWINGS
         if loss is not None:
-            self._bar.set_description(label, refresh=False)
+            self._bar.set_description(f"{self._label}, {label}", refresh=False)
             self._bar.set_postfix_str(f"loss {float(loss):.4f}", refresh=False)
         self._bar.update(self._waiting)
         self._waiting = 0

@@ -126,7 +126,7 @@ def make_schedule(
     elif schedule is None or isinstance(schedule, LRScheduler):
         scheduler = schedule
     elif callable(schedule):
-        scheduler = schedule(optimizer)
+        scheduler = _from_factory(schedule, optimizer)
     if scheduler is not None and not isinstance(scheduler, LRScheduler):
         raise TypeError(
             f"`schedule` gave {scheduler!r}; expected a torch scheduler, a factory of one, or one of {NAMES}. "
@@ -139,6 +139,18 @@ def make_schedule(
         )
     by_batch = by_batch or isinstance(scheduler, OneCycleLR | CyclicLR)
     return Stepper(scheduler, optimizer, by_batch=by_batch, lower_is_better=lower_is_better)
+
+
+def _from_factory(factory: Factory, optimizer: Optimizer) -> LRScheduler:
+    try:
+        return factory(optimizer)
+    except TypeError as error:
+        if not isinstance(factory, type):
+            raise
+        raise TypeError(
+            f"`schedule` is the class {factory.__name__}, which an optimizer alone does not make ({error}); expected a "
+            f"factory with the rest in it: lambda optimizer: {factory.__name__}(optimizer, ...)."
+        ) from error
 
 
 def _by_name(

@@ -78,7 +78,7 @@ class Session:
         state.phase, state.is_last_phase, state.optimizer = phase.name, is_last, phase.trainer.optimizer
         left = [epoch for epoch in phase.epochs if epoch >= self.done]
         self._take_up(phase)
-        self.progress.open(_total_images(phase, len(left)), phase.name)
+        self.progress.open(_total_images(phase, len(left)), f"{phase.name} phase")
         self.progress.advance(self.tally.images)
         if self._saved_at is None:
             self._save(phase)
@@ -150,6 +150,10 @@ class Session:
         except RuntimeError as error:
             if not isinstance(error, LayerkitError):
                 self.interruption.heed()  # Ctrl-C also ends a foreign loader's workers, which it reports first
+            if self.store is not None and distributed.is_loss_of_another(error):
+                self.progress.say(
+                    f"another process has ended; the same call goes on from {self.store.folder}"
+                )
             raise
         if self.tally.skipped:
             first = self.tally.skipped[0]
