@@ -16,6 +16,9 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
+_TRIED = frozenset(("torch", "torchvision", "timm", "layerkit"))
+"""Packages whose models compute in channels-last as they do otherwise."""
+
 NO_CONTEXT = contextlib.nullcontext()
 """A context that does nothing; one for all, since every step enters it."""
 
@@ -76,9 +79,12 @@ def choose_hardware(
         )
     dtype = _faster_dtype(chosen) if precision == "auto" else _DTYPES[precision]
     if channels_last == "auto":
-        # Only 2-d convolutions gain by it, 3-d ones cannot have it, and MPS has had wrong results with it.
+        # Only 2-d convolutions gain by it, 3-d ones cannot have it, and MPS has had wrong results with it. Code that
+        # nobody has tried so may call view() on what is laid out otherwise now, as many a tutorial's network does.
         kinds = {type(module) for module in model.modules()}
-        channels_last = chosen.type != "mps" and nn.Conv2d in kinds and nn.Conv3d not in kinds
+        is_tried = all(kind.__module__.partition(".")[0] in _TRIED for kind in kinds)
+        suits = nn.Conv2d in kinds and nn.Conv3d not in kinds
+        channels_last = chosen.type != "mps" and suits and is_tried
     return Hardware(chosen, dtype, bool(channels_last))
 
 

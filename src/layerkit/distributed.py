@@ -67,7 +67,7 @@ def copy_from_first(tensors: list[Tensor]) -> None:
     """Overwrite tensors with those of the first process."""
     if world() > 1:
         for tensor in tensors:
-            dist.broadcast(tensor, src=0)
+            dist.broadcast(tensor.detach(), src=0)
 
 
 def gather_rows(rows: Tensor) -> list[Tensor]:

@@ -77,12 +77,23 @@ def copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
-    """Write what `copies` gave and a JSON header, whole or not at all."""
+    """Write what `copies` gave and a JSON header, whole or not at all.
+
+    Raises
+    ------
+    OSError
+        It could not be written, such as where the disk is full.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     text = json.dumps(header)
+    metadata = {"layerkit": text, "checksum": checksum(tensors, text)}
     with atomic_path(path) as temporary:
-        save_file(dict(tensors), temporary, metadata={"layerkit": text, "checksum": _checksum(tensors, text)})
+        try:
+            save_file(dict(tensors), temporary, metadata=metadata)
+        except SafetensorError as error:
+            raise OSError(f"{path} could not be written: {error}") from error
 
 
 def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -113,7 +124,7 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         ) from error
     if "layerkit" not in metadata:
         raise ValueError(f"{path} holds tensors only; expected a file that layerkit saved. Check the path.")
-    if metadata.get("checksum") != _checksum(tensors, metadata["layerkit"]):
+    if metadata.get("checksum") != checksum(tensors, metadata["layerkit"]):
         raise ValueError(
             f"The checksum of {path} does not fit its contents; expected the file as it was saved. It was "
             "changed or damaged since: take another copy."
@@ -136,9 +147,14 @@ def pack(value: Any, tensors: dict[str, Tensor], name: str) -> Any:
         Something in it is neither a tensor nor plain data.
     """
     if isinstance(value, Tensor):
+        if name in tensors:  # the keys 1 and "1" look alike, and a key may hold a slash
+            name = f"{name}#{len(tensors)}"
         tensors[name] = value
         return {"tensor": name}
     if isinstance(value, Mapping):
+        odd = [key for key in value if not (key is None or isinstance(key, bool | int | float | str))]
+        if odd:
+            raise TypeError(f"{name} has the key {odd[0]!r}; expected text and numbers as keys.")
         return {"dict": [[key, pack(item, tensors, f"{name}/{key}")] for key, item in value.items()]}
     if isinstance(value, list | tuple | deque):
         kind = "tuple" if isinstance(value, tuple) else "list"
@@ -161,7 +177,8 @@ def unpack(packed: Any, tensors: Mapping[str, Tensor]) -> Any:
     return tuple(items) if kind == "tuple" else items
 
 
-def _checksum(tensors: Mapping[str, Tensor], text: str) -> str:
+def checksum(tensors: Mapping[str, Tensor], text: str = "") -> str:
+    """Give a fingerprint of tensors on the CPU, with their names and dtypes, and of a text."""
     digest = hashlib.blake2b(text.encode(), digest_size=16)
     for name in sorted(tensors):
         tensor = tensors[name]

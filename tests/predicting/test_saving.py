@@ -22,7 +22,7 @@ from layerkit.freezing import freeze_backbone
 from layerkit.heads import MLPHead, replace_head
 from layerkit.predicting import Predictor, load_predictor
 from layerkit.presets import Preset
-from layerkit.saving import _checksum, copies, read_tensors, write_tensors
+from layerkit.saving import checksum, copies, read_tensors, write_tensors
 from layerkit.tasks import Binary, Multiclass, Multilabel, MultiTask, Regression
 
 PRESET = Preset((48, 40), resize_size=50, mean=(0.5, 0.4, 0.3), interpolation="bicubic")
@@ -369,7 +369,7 @@ def test_a_forged_header_does_nothing(changes, message, tiny_file):
 def test_a_header_nested_too_deeply_is_refused(tmp_path):
     """Recursion ends in the one clear error."""
     path, text, tensors = tmp_path / "p.safetensors", "[" * 10**5 + "]" * 10**5, {"a": torch.zeros(2)}
-    save_file(tensors, path, metadata={"layerkit": text, "checksum": _checksum(tensors, text)})
+    save_file(tensors, path, metadata={"layerkit": text, "checksum": checksum(tensors, text)})
 
     with pytest.raises(PredictorFileError):
         load_predictor(path)

@@ -255,3 +255,65 @@ def test_a_loader_that_gives_every_process_all_is_refused(monkeypatch):
     monkeypatch.setattr("layerkit.distributed.join_group", lambda device: None)
     with pytest.raises(ValueError, match="gives every one of 2 processes all samples"):
         fit(torch.nn.Linear(2, 2), Multiclass(2), [(torch.zeros(2, 2), torch.tensor([0, 1]))], epochs=1)
+
+
+APART = """
+import json, os, sys
+import torch
+from torch import nn
+from layerkit import Multiclass, Preset, fit, folder_loaders
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 6, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten())
+        self.spare = nn.Linear(2, 2)
+        self.head = nn.Linear(24, 2)
+
+    def forward(self, inputs):
+        return self.head(self.body(inputs))
+
+rank, settings = os.environ["RANK"], json.loads(sys.argv[2])
+torch.manual_seed(int(rank))  # a script that sets no seed: each process draws weights of its own
+torch.set_num_threads(1)
+data = folder_loaders(sys.argv[1], preset=Preset(24), batch_size=10, seed=1)
+model = Net()
+optimizer = None
+if settings["lbfgs"]:
+    optimizer = lambda parameters: torch.optim.LBFGS(parameters, max_iter=5, line_search_fn="strong_wolfe")
+run = fit(
+    model, Multiclass(data.classes), data.train, data.valid, epochs=settings["epochs"], seed=3,
+    frozen_epochs=settings["frozen"], optimizer=optimizer, progress=False,
+)
+rows = [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in run.history]
+with open(f"{rank}.json", "w") as file:
+    json.dump([rows, {k: v.tolist() for k, v in model.state_dict().items()}], file)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"lbfgs": True, "epochs": 2, "frozen": 0},
+        {"lbfgs": False, "epochs": 2, "frozen": 2},
+        {"lbfgs": False, "epochs": 3, "frozen": 1},
+    ],
+    ids=["LBFGS", "frozen alone", "both phases"],
+)
+def test_processes_that_begin_apart_end_together(settings, pictures, tmp_path):
+    """With other weights in each, a parameter that is never used, and an optimizer that goes by the loss."""
+    (tmp_path / "script.py").write_text(APART)
+    done = subprocess.run(
+        [
+            sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
+            "script.py", str(pictures), json.dumps(settings),
+        ],
+        capture_output=True, text=True, timeout=200, check=False, cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "find_unused_parameters" not in done.stderr
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    assert first == second
+    assert len(first[0]) == settings["epochs"]

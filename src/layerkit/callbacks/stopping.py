@@ -53,8 +53,9 @@ class EarlyStopping:
         if not state.is_last_phase:
             return
         value = state.row[str(state.monitor)]
+        is_first = self._best is None or self._best != self._best  # or nothing but NaN so far
         gain = 0.0 if self._best is None else self._best - value
-        if self._best is None or (gain if state.lower_is_better else -gain) > self.min_delta:
+        if is_first or (gain if state.lower_is_better else -gain) > self.min_delta:
             self._best, self._waited = value, 0
             return
         self._waited += 1

@@ -48,5 +48,7 @@ class Unfreeze:
         if state.phase == "full":
             self._open(state, sum(epoch <= state.epoch for epoch in self.at))
 
+    on_epoch_resume = on_epoch_start
+
     def _open(self, state: State, stages: int) -> None:
         unfreeze_backbone(freeze_backbone(state.model), stages=stages)

@@ -302,6 +302,14 @@ class PictureLoader(DataLoader[Any]):
         )
 
 
+def length_of(loader: Any) -> int | None:
+    """Count a loader's batches, if it tells: every `DataLoader` has a ``__len__``, which may raise."""
+    try:
+        return len(loader)
+    except TypeError:
+        return None
+
+
 def _result(pixels: Tensor, reading: list[Future[list[Sample]]]) -> Batch:
     return pixels, [sample for future in reading for sample in future.result()]
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -94,7 +95,8 @@ class Store:
         if not is_writer():
             return
         self.finish()
-        if best_epoch != self._written_best:
+        # Another process may have tidied it away, where a job was started twice.
+        if best_epoch != self._written_best or not self._best(best_epoch).exists():
             self._write(self._best(best_epoch), dict(best), "weights")
         self._write(self.folder / _LAST, {**state, "best_epoch": best_epoch}, "state")
         self._written_best = best_epoch
@@ -144,7 +146,9 @@ class Store:
 
     def _kept(self) -> list[Path]:
         """List the states of epochs' ends, each of which names the best epoch whose weights it needs."""
-        return sorted(self.folder.glob("epoch-*-best-*.safetensors"))
+        return sorted(
+            self.folder.glob("epoch-*-best-*.safetensors"), key=lambda kept: int(kept.stem.split("-")[1])
+        )
 
     def _best(self, epoch: int) -> Path:
         return self.folder / f"best-{epoch:04}.safetensors"
@@ -165,7 +169,10 @@ class Store:
 
     def _tidy(self, best_epoch: int) -> None:
         """Remove the best weights to which no state points any longer."""
-        needed = {self._best(best_epoch).stem, *(f"best-{kept.stem[-4:]}" for kept in self._kept())}
+        needed = {
+            self._best(best_epoch).stem,
+            *(f"best-{kept.stem.rpartition('-')[2]}" for kept in self._kept()),
+        }
         for old in self.folder.glob("best-*.safetensors"):
             if old.stem not in needed:
                 old.unlink(missing_ok=True)
@@ -210,9 +217,18 @@ class Store:
             raise CheckpointError(
                 f"{error} Or remove {self.folder} to begin anew{self._older(path)}."
             ) from error
-        if header.get("format") != FORMAT:
+        if not isinstance(header, dict) or not header.keys() >= {
+            "format",
+            "identity",
+            "circumstances",
+            "content",
+        }:
             raise CheckpointError(
-                f"{path} has the format {header.get('format')} (layerkit {header.get('version')}); expected "
+                f"{path} is no state of a run; expected one that fit() wrote. Choose another folder{self._older(path)}."
+            )
+        if header["format"] != FORMAT:
+            raise CheckpointError(
+                f"{path} has the format {header['format']} (layerkit {header.get('version')}); expected "
                 f"{FORMAT}, that of layerkit {__version__}. Go on with that version, or choose another folder."
             )
         self._check_identity(header["identity"])
@@ -223,7 +239,13 @@ class Store:
                 for key, value in self.circumstances.items()
                 if key in before and before[key] != value
             ]
-        content: dict[str, Any] = unpack(header["content"], tensors)
+        try:
+            content: dict[str, Any] = unpack(header["content"], tensors)
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"The state in {path} cannot be read ({error!r}); expected what fit() wrote. Take another copy"
+                f"{self._older(path)}."
+            ) from error
         return content
 
     def _older(self, path: Path) -> str:
@@ -250,7 +272,12 @@ class Store:
         )
 
 
+def _without_address(value: Any) -> str:
+    """Write an object as text that is the same in another process."""
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", str(value))
+
+
 def digest(value: Any) -> str:
     """Give a short fingerprint of JSON-like data."""
-    text = json.dumps(value, sort_keys=True, default=str)
+    text = json.dumps(value, sort_keys=True, default=_without_address)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

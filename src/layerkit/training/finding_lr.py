@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from layerkit import distributed
 from layerkit.device import Device, choose_hardware, move_model
 from layerkit.freezing import modes_of, put_modes
+from layerkit.loading import PictureLoader
 from layerkit.plots import plot_rates
 from layerkit.tasks import Task
 from layerkit.training.fitting import prepare_task
 from layerkit.training.loop import Batch, Trainer, shares_of
 from layerkit.training.losses import as_task
+from layerkit.training.mistakes import check_initialized
 from layerkit.training.optimizers import OptimizerLike, make_optimizer
 from layerkit.training.progress import Progress
 from layerkit.training.weights import copy_of_weights, put_weights
@@ -73,7 +75,7 @@ def find_lr(
     steps: int = 100,
     device: Device = "auto",
 ) -> LearningRates:
-    """Train for some steps at ever higher rates to see which are good; the model is left as it was.
+    """Train for some steps at ever higher rates to see which are good; model and generators are left as they were.
 
     Parameters
     ----------
@@ -125,17 +127,27 @@ def find_lr(
         )
     task = as_task(task)
     hardware = choose_hardware(model, device, "fp32", channels_last=False)
+    check_initialized(model)
     before, modes = copy_of_weights(model), modes_of(model)
+    gradients = [parameter.grad for parameter in model.parameters()]
+    sampler = train.batch_sampler if isinstance(train, PictureLoader) else None
+    epoch = 0 if sampler is None else sampler.epoch
+    devices = [hardware.device] if hardware.device.type == "cuda" else []
     task = copy.deepcopy(task)
     move_model(model, hardware)
     task.to(hardware.device)
     try:
-        prepare_task(task, train, Progress(shown=False))
-        made = make_optimizer(optimizer, model, task, None)
-        rates, losses = _rise(Trainer(model, task, made, hardware), train, lowest, highest, steps)
+        with torch.random.fork_rng(devices=devices):
+            prepare_task(task, train, Progress(shown=False))
+            made = make_optimizer(optimizer, model, task, None)
+            rates, losses = _rise(Trainer(model, task, made, hardware), train, lowest, highest, steps)
     finally:
         put_weights(model, before)
         put_modes(modes)
+        for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+            parameter.grad = gradient
+        if sampler is not None:
+            sampler.epoch = epoch
     return LearningRates(rates, losses, rates[losses.index(min(losses))] / 10)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -31,12 +32,12 @@ from layerkit.training.identity import (
 from layerkit.training.interrupting import Interruption
 from layerkit.training.loop import check_is_shared
 from layerkit.training.losses import as_task
-from layerkit.training.mistakes import check_classes
+from layerkit.training.mistakes import check_classes, check_initialized
 from layerkit.training.moments import Callbacks, State
-from layerkit.training.optimizers import OptimizerLike
+from layerkit.training.optimizers import OptimizerLike, check_rate
 from layerkit.training.phases import frozen_phase, full_phase
 from layerkit.training.progress import Progress
-from layerkit.training.schedules import Schedule
+from layerkit.training.schedules import Schedule, check_schedule
 from layerkit.training.session import Session, prepared
 
 if TYPE_CHECKING:
@@ -158,7 +159,8 @@ def fit(
     precision : {"auto", "fp32", "bf16", "fp16"}
         ``"auto"`` is fp32 on a CPU, and bf16 or else fp16 on an accelerator.
     channels_last : bool or "auto"
-        The memory format of convolutions; ``"auto"`` takes it where there are any, since it is faster.
+        The memory format of convolutions; ``"auto"`` takes it where there are any, since it is faster, and all modules
+        are torch's, torchvision's or timm's. One of your own may need ``reshape`` where it calls ``view``.
     compile : bool
         Whether to compile the training step (``torch.compile``): slow to start, and faster afterwards on a GPU.
     deterministic : bool
@@ -208,6 +210,11 @@ def fit(
     True
     """
     _check_arguments(model, epochs, frozen_epochs, accumulate, views, clip_norm)
+    lr, seed, clip_norm = check_rate(lr), _check_seed(seed), None if clip_norm is None else float(clip_norm)
+    check_schedule(schedule)
+    skips_nonfinite = _skips(nonfinite)
+    if checkpoint is not None:
+        check_initialized(model)
     if frozen_epochs == epochs:
         _warn_of_idle(
             lr=lr, optimizer=optimizer, schedule=schedule, clip_norm=clip_norm,
@@ -248,20 +255,20 @@ def fit(
             model, task, train, valid, hardware,
             epochs=range(frozen_epochs, epochs), optimizer=optimizer, schedule=schedule, lr=lr,
             lower_is_better=best.lower_is_better, accumulate=accumulate, clip_norm=clip_norm,
-            skips_nonfinite=_skips(nonfinite), compiles=compile,
+            skips_nonfinite=skips_nonfinite, compiles=compile,
         )  # fmt: skip
-        if session.done < frozen_epochs and not state.stopped:
+        if session.done < frozen_epochs and not session.is_stopped:
             frozen = frozen_phase(
                 model, task, train, valid, hardware,
-                epochs=range(frozen_epochs), views=views, is_last=full is None, skips_nonfinite=_skips(nonfinite),
+                epochs=range(frozen_epochs), views=views, is_last=full is None, skips_nonfinite=skips_nonfinite,
                 progress=lines, between=session.interruption.heed,
             )  # fmt: skip
             session.run(frozen, is_last=full is None)
-        if full is not None and session.done < epochs and not state.stopped:
+        if full is not None and session.done < epochs and not session.is_stopped:
             if session.done == frozen_epochs:
                 session.keep_all_of_best()
             session.run(full, is_last=True)
-        if state.stopped:
+        if session.is_stopped:
             lines.say(f"stopped after epoch {session.done}: {state.stopped}")
         called.call("on_fit_end", state)
     session.history.monitor, session.history.best_epoch = best.monitor, best.epoch
@@ -312,6 +319,16 @@ def _algorithms(*, deterministic: bool) -> Iterator[None]:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
 
+def _check_seed(seed: Any) -> int | None:
+    if seed is None:
+        return None
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or not -(2**63) <= int(seed) < 2**64:
+        raise ValueError(
+            f"`seed` is {seed!r}; expected a whole number that fits 64 bits, or None. 0 will do."
+        )
+    return int(seed)
+
+
 def _with_processes() -> str:
     return f", {distributed.world()} processes" if distributed.world() > 1 else ""
 
@@ -347,8 +364,19 @@ def prepare_task(task: Task, train: Iterable[Any], progress: Progress) -> None:
 def _make_metrics(
     task: Task, metrics: "Mapping[str, Metric] | None", hardware: Hardware
 ) -> "MetricCollection":
-    from torchmetrics import MetricCollection
+    from torchmetrics import Metric, MetricCollection
 
+    if metrics is not None:
+        is_named = isinstance(metrics, Mapping | MetricCollection)
+        if not is_named or not all(isinstance(one, Metric) for one in metrics.values()):
+            raise TypeError(
+                f"`metrics` is {metrics!r}; expected torchmetrics' metrics by name, such as "
+                "{'f1': MulticlassF1Score(num_classes=2)}."
+            )
+        if "loss" in metrics:
+            raise ValueError(
+                "A metric is called 'loss', as the loss itself is; expected another name: rename it."
+            )
     made = task.metrics() if metrics is None else MetricCollection(dict(metrics), compute_groups=False)
     return made.to(hardware.device)
 
@@ -370,8 +398,8 @@ def _check_arguments(
             f"`frozen_epochs` is {frozen_epochs} and `epochs` is {epochs}; expected at most that many, since they "
             f"are the first of them. To train the whole model afterwards, raise epochs above {frozen_epochs}."
         )
-    if clip_norm is not None and not clip_norm > 0:
-        raise ValueError(f"`clip_norm` is {clip_norm}; expected a number above zero, such as 1.0, or None.")
+    if clip_norm is not None and not (isinstance(clip_norm, Real) and clip_norm > 0):
+        raise ValueError(f"`clip_norm` is {clip_norm!r}; expected a number above zero, such as 1.0, or None.")
     known = family_of(model)
     if known is not None and known[1].kind == "detection":
         raise TypeError(

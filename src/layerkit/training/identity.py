@@ -1,16 +1,19 @@
 """What makes a run this run and no other: a checkpoint that was begun with something else is refused."""
 
 import functools
+import inspect
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from layerkit import distributed
 from layerkit.device import Hardware
 from layerkit.loading import PictureLoader
+from layerkit.loading.loaders import length_of
 from layerkit.tasks import Task
 from layerkit.tasks.targets import map_targets
 from layerkit.training.checkpoint import digest
@@ -27,7 +30,9 @@ def identity_of(
     monitor: str,
 ) -> dict[str, Any]:
     """Say what makes a run this run and no other, as far as model, data and seed go."""
-    shapes = {name: list(value.shape) for name, value in model.state_dict().items()}
+    shapes = {
+        name: list(value.shape) for name, value in model.state_dict().items() if isinstance(value, Tensor)
+    }
     return {
         "model": f"{type(model).__name__} {digest(shapes)}",
         "task": _describe_task(task),
@@ -73,18 +78,20 @@ def _in_words(value: Any) -> str:
 
 
 def describe_callbacks(callbacks: Sequence[Any]) -> list[str]:
-    """Name each callback and its settings."""
-    return [
-        f"{type(one).__name__} "
-        + digest({k: v for k, v in vars(one).items() if k[0] != "_" and _is_plain(v)})
-        for one in callbacks
-    ]
+    """Name each callback and its settings: what bears the name of a parameter that it was made with."""
+    described = []
+    for one in callbacks:
+        asked = inspect.signature(type(one)).parameters
+        settings = {k: v for k, v in vars(one).items() if k in asked and _is_plain(v)}
+        described.append(f"{type(one).__name__} {digest(settings)}")
+    return described
 
 
 def _describe_task(task: Task) -> str:
     if isinstance(task, LossTask):  # any callable that was given as a loss
         settings = {k: v for k, v in getattr(task.function, "__dict__", {}).items() if _is_plain(v)}
-        return f"{describe(task.function)} {digest(settings)}"
+        numbers = {name: value.tolist() for name, value in task.state_dict().items()}
+        return f"{describe(task.function)} {digest([settings, numbers])}"
     return f"{type(task).__name__} {digest(task.settings())}"
 
 
@@ -99,8 +106,8 @@ def _describe_loader(loader: Any) -> str | None:
     if loader is None:
         return None
     if not isinstance(loader, PictureLoader):
-        length = len(loader) if hasattr(loader, "__len__") else "unknown"
-        return f"{type(loader).__name__} of {length} batches"
+        length = length_of(loader)
+        return f"{type(loader).__name__} of {'unknown' if length is None else length} batches"
     dataset, sampler = loader.dataset, loader.batch_sampler
     # Memory or disk is all one: the bits depend on the working size.
     cached = None if dataset.cache is None else dataset.cache.working.to
@@ -118,13 +125,23 @@ def describe(value: Any) -> str | None:
     """Name an optimizer, a schedule or a function, with its settings, without what changes from run to run."""
     if value is None or isinstance(value, str):
         return value
-    if isinstance(value, torch.optim.Optimizer):
-        groups = [{k: v for k, v in group.items() if k != "params"} for group in value.param_groups]
-        return f"{_in_words(value)} {digest(groups)}"
-    if isinstance(value, torch.optim.lr_scheduler.LRScheduler):
-        return f"{type(value).__name__} {digest(value.state_dict())}"
+    if isinstance(value, torch.optim.Optimizer | torch.optim.lr_scheduler.LRScheduler):
+        # A run changes them. In the same call again, as in a notebook, they are what they were at first.
+        return _first_described.setdefault(value, _describe_as_made(value))
     if isinstance(value, PerBatch):
         return f"per_batch {describe(value.factory)}"
     if isinstance(value, functools.partial):
         return f"{describe(value.func)} {digest([value.args, value.keywords])}"
+    if isinstance(value, nn.Module):  # such as a transform, whose settings stand in its repr
+        return f"{type(value).__name__} {digest(repr(value))}"
     return str(getattr(value, "__qualname__", type(value).__name__))
+
+
+_first_described: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
+
+
+def _describe_as_made(value: torch.optim.Optimizer | torch.optim.lr_scheduler.LRScheduler) -> str:
+    if isinstance(value, torch.optim.Optimizer):
+        groups = [{k: v for k, v in group.items() if k != "params"} for group in value.param_groups]
+        return f"{_in_words(value)} {digest(groups)}"
+    return f"{type(value).__name__} {digest(value.state_dict())}"

@@ -1,6 +1,7 @@
 """One epoch: the training step, and the pass over held-out data."""
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -135,12 +136,15 @@ class Trainer:
                 except torch.OutOfMemoryError as error:
                     self._pieces.halve(error, max(len(share.inputs) for share in group))
             self._clip()
+            if self._needs_closure and self.world > 1:  # it goes by the loss, so each must see that of all
+                loss = (
+                    distributed.sum_over_all(torch.tensor(float(loss), device=self.hardware.device))
+                    / self.world
+                )
             return self._sound(loss, label, tally.batch)
 
-        if self._needs_closure:
-            return self.optimizer.step(closure)
         try:
-            loss = closure()
+            loss = self.optimizer.step(closure) if self._needs_closure else closure()
         except NonFiniteError:
             self._pieces.put_back()
             if not self.skips_nonfinite:
@@ -148,6 +152,8 @@ class Trainer:
             self.optimizer.zero_grad()
             tally.skipped.append(tally.batch)
             return None
+        if self._needs_closure:
+            return loss
         if self.scaler is None:
             self.optimizer.step()
         else:
@@ -230,6 +236,8 @@ class Trainer:
             if on_host
             else nn.utils.get_total_norm([_dense(gradient) for gradient in gradients]).item()
         )
+        if on_host and not math.isfinite(total) and all(bool(_dense(g).isfinite().all()) for g in gradients):
+            total = 0.0  # only the sum was too large for its dtype
         where = f"{label}, batch {batch}"
         if self.world == 1:  # otherwise the gradient, the same for all, decides for all
             _check_finite(float(loss), where)
@@ -256,7 +264,9 @@ class Trainer:
         if trained != self._trained:
             self._trained = trained
             whole = torch.compile(self._with_loss) if self.compiles else self._with_loss
-            self._forward = self._shared = DistributedDataParallel(whole)
+            # Where all parameters have a part in every loss, torch says that it has looked in vain.
+            warnings.filterwarnings("ignore", message=".*find_unused_parameters=True was specified")
+            self._forward = self._shared = DistributedDataParallel(whole, find_unused_parameters=True)
 
     def _mean_loss(self, tally: Tally, label: str) -> float:
         loss, images = self.gather(tally) if self.world > 1 else (float(tally.loss), tally.images)
@@ -337,7 +347,18 @@ def validate(
         images = round(counts[0].item())
     _check_not_empty(images)
     values = {} if metrics is None else metrics.compute()
-    return {"loss": (total / weights).sum().item(), **{name: float(value) for name, value in values.items()}}
+    figures = {name: _one_number(name, value) for name, value in values.items()}
+    return {"loss": (total / weights).sum().item(), **figures}
+
+
+def _one_number(name: str, value: Any) -> float:
+    if not isinstance(value, int | float) and getattr(value, "numel", lambda: 0)() != 1:
+        shape = f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        raise TypeError(
+            f"The metric {name!r} gives {shape}; expected one number. Give it average='macro', or pass a metric for "
+            "each class."
+        )
+    return float(value)
 
 
 def shares_of(batches: Iterable[Batch], world: int = 1) -> Iterator[Share]:
@@ -370,7 +391,7 @@ def check_is_shared(name: str, loader: Any) -> None:
         raise ValueError(
             f"`{name}` is a {type(loader).__name__} that gives every one of {distributed.world()} processes all "
             "samples; expected each to get its part. Use folder_loaders() or table_loaders(), or give the "
-            "DataLoader a torch.utils.data.DistributedSampler."
+            "DataLoader a torch.utils.data.DistributedSampler (an IterableDataset takes none)."
         )
 
 
@@ -394,7 +415,10 @@ def _pair(batch: Any) -> Batch:
 
 def _check_not_empty(images: float) -> None:
     if not images:
-        raise ValueError("The loader gave no batch; expected at least one picture. Check the folder.")
+        raise ValueError(
+            "The loader gave no batch; expected at least one picture. Check the folder; a generator gives its batches "
+            "only once: pass a list, or a DataLoader."
+        )
 
 
 def _to_device(target: Any, device: torch.device) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parameter import UninitializedParameter
 from torchvision.datasets import DatasetFolder, ImageFolder
 
 from layerkit.errors import warn
@@ -102,6 +103,22 @@ def _check_numbers(task: nn.Module, targets: Any, classes: Any, whose: str = "")
             f"The targets {whose}are the classes {shorten(classes)}, and Regression measures numbers; expected a "
             "column of numbers. For classes, use Multiclass(data.classes); of a table, see that every value of the "
             "column is a number."
+        )
+
+
+def check_initialized(model: nn.Module) -> None:
+    """Refuse a model whose lazy layers do not know their sizes yet: there are no weights to keep or to put back.
+
+    Raises
+    ------
+    ValueError
+        Such a layer is there.
+    """
+    lazy = [name for name, value in model.named_parameters() if isinstance(value, UninitializedParameter)]
+    if lazy:
+        raise ValueError(
+            f"The layer of {lazy[0]} has no weights yet; expected a model that has seen a batch. Run it once: "
+            "model(next(iter(train))[0])."
         )
 
 

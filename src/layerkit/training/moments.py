@@ -15,6 +15,7 @@ from layerkit.training.history import History, Row
 MOMENTS = (
     "on_fit_start",
     "on_epoch_start",
+    "on_epoch_resume",
     "on_batch_start",
     "on_batch_end",
     "on_epoch_end",
@@ -83,9 +84,9 @@ class Callbacks:
     Parameters
     ----------
     callbacks : iterable of objects
-        Each has some of the moments `on_fit_start`, `on_epoch_start`, `on_batch_start`, `on_batch_end`,
-        `on_epoch_end`, `on_fit_end`, all called with a `State`; and, if it must remember something over a
-        restart, `state_dict` and `load_state_dict`.
+        Each has some of the moments `on_fit_start`, `on_epoch_start`, `on_epoch_resume` (in its place, where a run
+        goes on in the middle of an epoch), `on_batch_start`, `on_batch_end`, `on_epoch_end`, `on_fit_end`, all
+        called with a `State`; and, if it must remember something over a restart, `state_dict` and `load_state_dict`.
 
     Raises
     ------

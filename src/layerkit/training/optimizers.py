@@ -8,10 +8,10 @@ from numbers import Real
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from layerkit.errors import HeadError, LayerkitWarning, warn
+from layerkit.errors import CheckpointError, HeadError, LayerkitWarning, warn
 from layerkit.heads import find_head
 
 OptimizerLike = Optimizer | Callable[..., Optimizer] | None
@@ -27,6 +27,17 @@ FULL_LR = 2e-4
 
 HEAD_FACTOR = 10.0
 """How much faster a head learns that starts at zero; one that was solved or trained before is to be kept."""
+
+
+def check_rate(lr: Any) -> float | None:
+    """Give the learning rate as Python's own number, or refuse what is none."""
+    if lr is None:
+        return None
+    if isinstance(lr, bool) or not isinstance(lr, Real) or not 0 < float(lr) < math.inf:
+        raise ValueError(
+            f"`lr` is {lr!r}; expected a number above zero. 1e-4 is usual for fine-tuning with AdamW."
+        )
+    return float(lr)
 
 
 def make_optimizer(
@@ -45,10 +56,6 @@ def make_optimizer(
         It holds parameters of another model, lacks the task's, or the learning rate is given twice.
     """
     parameters = [p for module in (model, task) for p in module.parameters() if p.requires_grad]
-    if lr is not None and not (isinstance(lr, Real) and 0 < lr < math.inf):
-        raise ValueError(
-            f"`lr` is {lr!r}; expected a number above zero. 1e-4 is usual for fine-tuning with AdamW."
-        )
     if not parameters:
         raise ValueError(
             "The model has no trainable parameter; expected at least its head to require gradients. Use "
@@ -118,6 +125,30 @@ def check_pairing(
                 f"SparseAdam takes sparse gradients only, and {what}; expected embeddings made with sparse=True "
                 "and nothing else. Use AdamW."
             )
+
+
+def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """Take back an optimizer's state, laid out as its parameters are: fused steps go by position in memory.
+
+    Raises
+    ------
+    CheckpointError
+        It is that of other parameters.
+    """
+    try:
+        optimizer.load_state_dict(state)
+    except ValueError as error:
+        held, saved = (
+            [len(g["params"]) for g in groups] for groups in (optimizer.param_groups, state["param_groups"])
+        )
+        raise CheckpointError(
+            f"The checkpoint's optimizer holds {saved} parameters in its groups, and this one {held}; expected the "
+            "same. Freeze what was frozen then, or pass another folder as checkpoint= to begin a new run."
+        ) from error
+    for parameter, values in optimizer.state.items():
+        for name, value in values.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                values[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def needs_closure(optimizer: Optimizer) -> bool:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from layerkit import distributed
 from layerkit.convex import is_convex, solve
 from layerkit.device import Hardware
+from layerkit.errors import CheckpointError
 from layerkit.features import (
     FeatureBatches,
     FrozenHead,
@@ -21,11 +22,20 @@ from layerkit.features import (
     precompute_features,
 )
 from layerkit.loading import PictureLoader
+from layerkit.loading.loaders import length_of
 from layerkit.tasks import Task
 from layerkit.tasks.targets import map_targets
+from layerkit.training.identity import describe
 from layerkit.training.loop import Batch, Trainer
 from layerkit.training.mistakes import check_backbone
-from layerkit.training.optimizers import FROZEN_LR, SOLVED_LR, OptimizerLike, check_pairing, make_optimizer
+from layerkit.training.optimizers import (
+    FROZEN_LR,
+    SOLVED_LR,
+    OptimizerLike,
+    check_pairing,
+    load_optimizer,
+    make_optimizer,
+)
 from layerkit.training.progress import Progress
 from layerkit.training.schedules import Schedule, Stepper, make_schedule
 from layerkit.training.weights import copy_of_weights, put_weights
@@ -62,11 +72,6 @@ def begin_epoch(loader: Any, epoch: int, first_batch: int = 0) -> None:
                 part.set_epoch(epoch)
 
 
-def can_begin_anywhere(loader: Any) -> bool:
-    """Tell whether a loader can begin in the middle of an epoch."""
-    return isinstance(loader, PictureLoader | FeatureBatches)
-
-
 @dataclass
 class Phase:
     """What differs between the phases; the loop is the same."""
@@ -78,22 +83,40 @@ class Phase:
     train: Iterable[Batch]
     valid: Iterable[Batch] | None
     weights: Callable[[nn.Module], dict[str, Tensor]]  # under the model's own keys; what this phase changes
+    can_begin_anywhere: bool  # in an epoch: another order of a foreign loader would mix the samples up
     by_one_thread: bool = False
+
+    def __post_init__(self) -> None:
+        made = (self.trainer.optimizer, self.schedule.scheduler)
+        self._made = [describe(one) for one in made]  # by a factory, perhaps, whose settings nobody else sees
 
     def state(self) -> dict[str, Any]:
         """Give all that must be restored to go on in this phase."""
         return {
             "name": self.name,
             "model": copy_of_weights(self.trainer.model),
+            "made": self._made,
             "optimizer": self.trainer.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "scaler": self.trainer.scaler.state_dict() if self.trainer.scaler else {},
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take back what `state` gave."""
+        """Take back what `state` gave.
+
+        Raises
+        ------
+        CheckpointError
+            Another optimizer or schedule was made this time, or for other parameters.
+        """
+        for name, before, now in zip(("optimizer", "schedule"), state["made"], self._made, strict=True):
+            if before != now:
+                raise CheckpointError(
+                    f"The checkpoint holds another run: the {name} that was made was {before!r} and is {now!r}; "
+                    "expected the same. Put it back to go on with that run, or pass another folder as checkpoint=."
+                )
         put_weights(self.trainer.model, state["model"])
-        self.trainer.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.trainer.optimizer, state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         if self.trainer.scaler and state["scaler"]:
             self.trainer.scaler.load_state_dict(state["scaler"])
@@ -129,7 +152,7 @@ def full_phase(
         skips_nonfinite=skips_nonfinite,
         clips=clip_norm is not None,
     )
-    length = len(train) if isinstance(train, Sized) else None
+    length = length_of(train)
     batches = None if length is None else -(-length // accumulate)
     if optimizer is None and schedule is None:
         schedule = "one-cycle" if batches is not None else "constant"
@@ -144,7 +167,8 @@ def full_phase(
     trainer = Trainer(
         model, task, made, hardware, accumulate, clip_norm, skips_nonfinite, compiles, is_shared=True
     )
-    return Phase("full", epochs, trainer, stepper, train, valid, copy_of_weights)
+    anywhere = isinstance(train, PictureLoader)
+    return Phase("full", epochs, trainer, stepper, train, valid, copy_of_weights, anywhere)
 
 
 def frozen_phase(
@@ -208,7 +232,7 @@ def frozen_phase(
     work = batch_size * sum(parameter.numel() for parameter in parameters)
     return Phase(
         "frozen", epochs, trainer, schedule, batches, held_out, lambda _: head.state_for_model(),
-        by_one_thread=work <= ALONE_WORK,
+        can_begin_anywhere=isinstance(train, PictureLoader), by_one_thread=work <= ALONE_WORK,
     )  # fmt: skip
 
 

@@ -83,8 +83,15 @@ class Stepper:
     def after_batch(self) -> None:
         """Note the rate that was used, and step a scheduler that goes by batches."""
         self.last_rate = self.optimizer.param_groups[0]["lr"]
-        if self.scheduler is not None and self.by_batch:
+        if self.scheduler is None or not self.by_batch:
+            return
+        try:
             self.scheduler.step()
+        except ValueError as error:
+            raise ValueError(
+                f"The schedule is over before the epochs are ({error}); expected as many batches as it was laid out "
+                "for. If the loader's len() is an estimate, let it be the most that may come, or pass schedule='step'."
+            ) from error
 
     def after_epoch(self, value: float | None) -> None:
         """Step a scheduler that goes by epochs; one that waits for a plateau gets what was monitored."""
@@ -107,6 +114,12 @@ class Stepper:
         self.last_rate = state["last_rate"]
         if self.scheduler is not None:
             self.scheduler.load_state_dict(state["scheduler"])
+
+
+def check_schedule(schedule: Any) -> None:
+    """Refuse what can be no schedule, before there is an optimizer to make one for."""
+    if isinstance(schedule, str) and schedule not in NAMES:
+        raise ValueError(f"`schedule` is {schedule!r}; expected one of {NAMES}.{suggestion(schedule, NAMES)}")
 
 
 def make_schedule(
@@ -162,8 +175,6 @@ def _by_name(
         return StepLR(optimizer, step_size=max(1, epochs // 3), gamma=0.1)
     if name == "plateau":
         return ReduceLROnPlateau(optimizer, mode="min" if lower_is_better else "max", factor=0.1, patience=2)
-    if name not in NAMES:
-        raise ValueError(f"`schedule` is {name!r}; expected one of {NAMES}.{suggestion(name, NAMES)}")
     if batches is None:
         raise ValueError(
             f"`schedule` is {name!r} and the loader has no length; expected to know how many batches come. Use "

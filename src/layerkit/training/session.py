@@ -3,7 +3,7 @@
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from layerkit import distributed
 from layerkit.device import Hardware, move_model
-from layerkit.errors import LayerkitError, NonFiniteError, count_of
+from layerkit.errors import CheckpointError, LayerkitError, NonFiniteError, count_of, warn
 from layerkit.intervals import Estimate, confidence_intervals, resampled_intervals
 from layerkit.loading import PictureLoader
+from layerkit.saving import checksum, copies
 from layerkit.tasks import Task
 from layerkit.tasks.targets import map_targets
 from layerkit.training.best import Best
@@ -26,7 +27,7 @@ from layerkit.training.interrupting import Interruption
 from layerkit.training.loop import Tally, validate
 from layerkit.training.losses import LossTask
 from layerkit.training.moments import Callbacks, State
-from layerkit.training.phases import Phase, begin_epoch, can_begin_anywhere, count_images
+from layerkit.training.phases import Phase, begin_epoch, count_images
 from layerkit.training.progress import Progress
 from layerkit.training.weights import copy_of_weights, put_weights
 
@@ -57,9 +58,12 @@ class Session:
     every_seconds: float = 0.0
     resumed: dict[str, Any] | None = None
     tally: Tally = field(default_factory=Tally)
+    has_begun: bool = False
     _saved_at: float | None = None
     _epoch_began: float = 0.0
     _steps: int = 0  # taken in this process
+    _backbone: dict[str, Any] | None = None  # as long as it is frozen
+    _began_with: dict[str, Tensor] = field(default_factory=dict)  # until there is a best epoch
     _answers: list[tuple[Tensor, Any]] = field(default_factory=list)
 
     @property
@@ -72,11 +76,22 @@ class Session:
         """How many epochs are behind it."""
         return len(self.history)
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether somebody has ended the run, and the epoch in which that was is done."""
+        tally = self.resumed["tally"] if self.resumed is not None else vars(self.tally)
+        return bool(self.state.stopped) and self.done > 0 and not tally["batch"]
+
     def run(self, phase: Phase, *, is_last: bool) -> None:
         """Train through a phase, from where a checkpoint left it."""
         state = self.state
+        self.has_begun = True
         state.phase, state.is_last_phase, state.optimizer = phase.name, is_last, phase.trainer.optimizer
         left = [epoch for epoch in phase.epochs if epoch >= self.done]
+        if phase.name == "frozen" and self.store is not None:
+            self._backbone = backbone_of(self.model, heads=phase.weights(self.model))
+        if phase.name == "full" and not self.best.weights:
+            self._began_with = copy_of_weights(self.model)
         self._take_up(phase)
         self.progress.open(_total_images(phase, len(left)), f"{phase.name} phase")
         self.progress.advance(self.tally.images)
@@ -84,7 +99,11 @@ class Session:
             self._save(phase)
         with _one_thread() if phase.by_one_thread else nullcontext():
             for epoch in left:
-                row = self._run_epoch(phase, epoch)
+                try:
+                    row = self._run_epoch(phase, epoch)
+                except NonFiniteError:
+                    put_weights(self.model, self._began_with)
+                    raise
                 self._end_epoch(phase, row)
                 if state.stopped:
                     break
@@ -111,13 +130,14 @@ class Session:
         started = self._epoch_began = time.perf_counter() - self.tally.seconds
         self.state.epoch = epoch + 1
         begin_epoch(phase.train, epoch, self.tally.batch)
-        begin_epoch(phase.valid, epoch)
-        self.callbacks.call("on_epoch_start", self.state)
+        self.callbacks.call("on_epoch_resume" if self.tally.batch else "on_epoch_start", self.state)
         row: Row = {"epoch": epoch + 1, "phase": phase.name}
 
         row["train_loss"] = self._train(phase, epoch, partial(self._after_step, phase))
         seconds = time.perf_counter() - started
+        self._check_weights(phase, epoch)
         if phase.valid is not None:
+            begin_epoch(phase.valid, epoch)  # only now: it may be the loader that is trained on
             figures = self._validate(phase, partial(self._save_or_stop, phase))
             row |= {f"valid_{name}": value for name, value in figures.items()}
         phase.schedule.after_epoch(row.get(self.best.monitor or "valid_loss"))
@@ -127,6 +147,16 @@ class Session:
             "seconds": time.perf_counter() - started,
             "images_per_second": images / seconds,
         }
+
+    def _check_weights(self, phase: Phase, epoch: int) -> None:
+        """Look whether the last step, whose loss was finite still, has spoiled the weights."""
+        if all(bool(weight.isfinite().all()) for weight in phase.trainer.parameters):
+            return
+        raise NonFiniteError(
+            f"Weights of the model are not finite after epoch {epoch + 1}; expected finite numbers. Lower the learning "
+            "rate, or clip the gradient with clip_norm=1.0. The model holds the best weights so far, or those that it "
+            "began with."
+        )
 
     def _train(self, phase: Phase, epoch: int, between: Callable[[], None]) -> float:
         label = f"epoch {epoch + 1}/{self.state.epochs}"
@@ -195,6 +225,7 @@ class Session:
         value = row.get(self.best.monitor) if self.best.monitor else None
         is_best = self.best.beaten_by(value)
         if is_best:
+            self._began_with = {}
             self.best.epoch, self.best.value = row["epoch"], value
             self.best.weights.update(phase.weights(self._evaluated(phase)))
             self.best.task = copy.deepcopy(dict(self.task.state_dict()))
@@ -241,7 +272,7 @@ class Session:
         """Between two batches: save if it is time to, and stop if somebody asked for that."""
         if not self._is_due and not self.interruption.is_asked_for:
             return
-        if can_begin_anywhere(phase.train):
+        if phase.can_begin_anywhere:
             phase.trainer.check_so_far(self.tally)
             self.tally.seconds = time.perf_counter() - self._epoch_began
             self._save(phase)
@@ -271,6 +302,7 @@ class Session:
             "tally": vars(self.tally),
             "callbacks": self.callbacks.state(),
             "stopped": self.state.stopped,
+            "backbone": self._backbone if phase.name == "frozen" else None,
             "rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state(self.hardware.device) if on_cuda else None,
         }
@@ -290,7 +322,14 @@ class Session:
             return {}
         if self.has_own_metrics and self.metrics is not None:
             metrics = copy.deepcopy(self.metrics).cpu()
-            intervals = resampled_intervals(self.task, metrics, **self.best.answers)
+            try:
+                intervals = resampled_intervals(self.task, metrics, **self.best.answers)
+            except Exception as error:  # a metric of the user's own, over a sample that it does not like
+                warn(
+                    f"The confidence intervals could not be measured ({type(error).__name__}: {error}); expected "
+                    "metrics that take any sample of the pictures. The figures themselves stand."
+                )
+                return {}
         else:
             intervals = confidence_intervals(self.task, **self.best.answers)
         row = self.history[self.best.epoch - 1]
@@ -326,6 +365,14 @@ class Session:
         if loaded is None:
             return
         self.resumed, weights = loaded
+        before = self.resumed["backbone"]
+        if before is not None and backbone_of(self.model, before["heads"]) != before:
+            raise CheckpointError(
+                f"{checkpoint.path} holds a run with another frozen backbone: the weights of "
+                f"{type(self.model).__name__} beside its head are not those that it began with; expected the same. "
+                "Load the same pretrained weights (or call torch.manual_seed() before the model is built), or pass "
+                "another folder as checkpoint=."
+            )
         self.state.history.extend(self.resumed["history"])
         self.state.stopped = self.resumed["stopped"]
         self.best.epoch, self.best.value = self.resumed["best_epoch"], self.resumed["best_value"]
@@ -340,13 +387,20 @@ class Session:
         assert self.resumed is not None
         batch = self.resumed["tally"]["batch"]
         where = f"goes on after epoch {self.done}" + (f" and {batch} batches" if batch else "")
-        is_over = self.done >= self.state.epochs or self.state.stopped
+        is_over = self.done >= self.state.epochs or self.is_stopped
         self.progress.say(f"the run in {checkpoint.path} {'is finished' if is_over else where}")
         if self.store.changes and not is_over:
             self.progress.say(
                 f"{'; '.join(self.store.changes)}: it ends within tolerance of an undisturbed run, "
                 "not in the same bits"
             )
+
+
+def backbone_of(model: nn.Module, heads: Iterable[str]) -> dict[str, Any]:
+    """Give a fingerprint of the weights beside the heads', which stand under these keys."""
+    heads = sorted(heads)
+    others = {name: value for name, value in copy_of_weights(model).items() if name not in heads}
+    return {"heads": heads, "checksum": checksum(copies(others))}
 
 
 @contextmanager
@@ -366,18 +420,24 @@ def prepared(session: Session, seed: int | None) -> Iterator[None]:
     model, hardware = session.model, session.hardware
     changed_format = move_model(model, hardware)
     session.task.to(hardware.device)
+    if (
+        distributed.world() > 1
+    ):  # they may have drawn other weights, and the frozen phase shares nothing later
+        distributed.copy_from_first([*model.parameters(), *model.buffers(), *session.task.parameters()])
     devices = [hardware.device] if hardware.device.type == "cuda" else []
     try:
         with session.interruption, torch.random.fork_rng(devices=devices, enabled=seed is not None):
             if seed is not None:
                 torch.manual_seed(seed)
             yield
+            session.has_begun = True  # or there was nothing left to do
     finally:
         session.progress.close()
         if session.store is not None:
             session.store.close()
         session.apply_best()
-        model.eval()
+        if session.has_begun:
+            model.eval()
         if changed_format:
             model.to(memory_format=torch.contiguous_format)
 

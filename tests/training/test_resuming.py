@@ -1,0 +1,448 @@
+"""What a run that goes on must find again: bits, backbone, callbacks, and nothing that only looks the same."""
+
+import signal
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR, StepLR
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torchmetrics import Metric
+from torchmetrics.classification import MulticlassAccuracy
+from torchvision.transforms import v2
+
+from layerkit import CheckpointError, Multiclass, NonFiniteError, find_lr, fit, freeze, per_batch
+from layerkit.callbacks import EarlyStopping, Unfreeze
+from layerkit.loading import FolderDataset
+from layerkit.loading.loaders import PictureLoader
+from layerkit.presets import Preset
+from layerkit.saving import pack, unpack
+from layerkit.training.identity import describe
+from layerkit.training.moments import State
+
+pytestmark = pytest.mark.filterwarnings("default:.*is in no table of layerkit")
+
+INPUTS = torch.randn(48, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+TARGETS = (INPUTS.mean(dim=(1, 2, 3)) > 0).long()
+DATA = list(zip(INPUTS.split(12), TARGETS.split(12), strict=True))
+
+
+def network(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(24, 2)
+    )
+
+
+class StopAt:
+    """Press Ctrl-C after so many steps."""
+
+    def __init__(self, step: int) -> None:
+        self._left = step
+
+    def on_batch_end(self, state) -> None:
+        self._left -= 1
+        if not self._left:
+            signal.raise_signal(signal.SIGINT)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Make 20 pictures of two classes."""
+    from PIL import Image
+
+    for n in range(20):
+        place = tmp_path / "pictures" / ("a" if n % 2 else "b") / f"{n}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.effect_noise((16, 16), 40 + 5 * n).convert("RGB").save(place)
+    return tmp_path / "pictures"
+
+
+@pytest.fixture
+def loader(pictures) -> PictureLoader:
+    """Deal them out in batches of four."""
+    return PictureLoader(FolderDataset(pictures, Preset(8).train("light")), batch_size=4, shuffle=True)
+
+
+def run(folder, loader, stop=0, *, valid=None, model=None, **settings):
+    """Train for three epochs; with `stop`, Ctrl-C comes after that step."""
+    model = network() if model is None else model
+    options = {"epochs": 3, "seed": 0, "lr": 0.05, "optimizer": torch.optim.SGD, "progress": False} | settings
+    options["callbacks"] = [*options.get("callbacks", ()), StopAt(stop)]
+    try:
+        fit(model, Multiclass(2), loader, valid, checkpoint=folder, **options)
+    except KeyboardInterrupt:
+        assert stop
+    return model.state_dict()
+
+
+def assert_same(one, other) -> None:
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name
+
+
+@pytest.mark.parametrize("stop", [2, 7])
+def test_fused_steps_go_on_in_the_same_bits(loader, stop, tmp_path):
+    """Their kernels go by position in memory, so momenta come back laid out as the weights are."""
+    optimizer = partial(torch.optim.SGD, lr=0.05, momentum=0.9, fused=True)
+    whole = run(tmp_path / "whole", loader, optimizer=optimizer, lr=None, channels_last=True)
+    run(tmp_path / "stopped", loader, stop, optimizer=optimizer, lr=None, channels_last=True)
+    assert_same(whole, run(tmp_path / "stopped", loader, optimizer=optimizer, lr=None, channels_last=True))
+
+
+def test_one_loader_may_be_trained_and_validated_on(loader, tmp_path):
+    """Validating does not move where training goes on in it."""
+    whole = run(tmp_path / "whole", loader, valid=loader)
+    run(tmp_path / "stopped", loader, 3, valid=loader)
+    assert_same(whole, run(tmp_path / "stopped", loader, valid=loader))
+
+
+@pytest.mark.parametrize("epochs", [2, 4])
+def test_another_frozen_backbone_is_refused(loader, epochs, tmp_path):
+    """Its weights are in no file as long as it is frozen, so that the head would stand on others."""
+    settings = {"epochs": epochs, "frozen_epochs": 2, "callbacks": [], "optimizer": None, "lr": None}
+    if epochs == 2:
+        run(tmp_path, loader, **settings)
+    else:
+        run(
+            tmp_path, loader, 1, **settings
+        )  # in the first step of the whole model: the state is of that phase
+        run(tmp_path, loader, model=network(1), **settings)
+        return
+    other = network(1)
+    before = {name: value.clone() for name, value in other.state_dict().items()}
+    with pytest.raises(CheckpointError, match="with another frozen backbone"):
+        run(tmp_path, loader, model=other, **settings)
+    assert_same(before, other.state_dict())
+    run(tmp_path, loader, **settings)
+
+
+def test_a_run_stopped_in_an_epoch_that_was_cut_short_does_that_epoch(loader, tmp_path):
+    """A callback says stop, then a signal comes: the epoch is taken up again and finished."""
+
+    class Limit:
+        def on_batch_end(self, state):
+            if state.epoch == 1:
+                state.stop("time is up")
+
+    ends = [network(), network()]
+    for stop in (3, 0):
+        model = ends[0]
+        run(tmp_path, loader, stop, valid=loader, callbacks=[Limit()], model=model)
+    history = fit(
+        ends[1], Multiclass(2), loader, loader, epochs=3, seed=0, lr=0.05, optimizer=torch.optim.SGD,
+        callbacks=[Limit()], progress=False,
+    ).history  # fmt: skip
+    assert len(history) == 1
+    assert_same(ends[0].state_dict(), ends[1].state_dict())
+
+
+def test_a_callback_that_goes_on_keeps_what_it_has_of_the_epoch(loader, tmp_path):
+    """`on_epoch_start` is called once an epoch; in the middle of one it is `on_epoch_resume`."""
+    seen = []
+
+    class Counts:
+        def __init__(self):
+            self._steps = 0
+
+        def on_epoch_start(self, state):
+            self._steps = 0
+
+        def on_epoch_resume(self, state):
+            seen.append("resumed")
+
+        def on_batch_end(self, state):
+            self._steps += 1
+
+        def on_epoch_end(self, state):
+            seen.append(self._steps)
+
+        def state_dict(self):
+            return {"steps": self._steps}
+
+        def load_state_dict(self, state):
+            self._steps = state["steps"]
+
+    for stop in (7, 0):
+        run(tmp_path, loader, stop, callbacks=[Counts()])
+    assert seen == [5, "resumed", 5, 5]
+
+
+def test_unfreezing_goes_on_in_the_middle_of_an_epoch(loader, tmp_path):
+    """With what was held in that epoch held again."""
+    whole = run(tmp_path / "whole", loader, callbacks=[Unfreeze(at=[3])])
+    run(tmp_path / "stopped", loader, 7, callbacks=[Unfreeze(at=[3])])
+    assert_same(whole, run(tmp_path / "stopped", loader, callbacks=[Unfreeze(at=[3])]))
+
+
+class Rotating(v2.RandomRotation):
+    """A transform of the user's own."""
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        (
+            {"task": nn.CrossEntropyLoss(weight=torch.tensor([1.0, 1.0]))},
+            {"task": nn.CrossEntropyLoss(weight=torch.tensor([1.0, 9.0]))},
+            "task was 'CrossEntropyLoss",
+        ),
+        (
+            {"task": nn.CrossEntropyLoss()},
+            {"task": nn.CrossEntropyLoss(weight=torch.tensor([1.0, 9.0]))},
+            "task was 'CrossEntropyLoss",
+        ),
+        (
+            {"optimizer": lambda parameters: torch.optim.SGD(parameters, lr=0.1)},
+            {"optimizer": lambda parameters: torch.optim.SGD(parameters, lr=0.001)},
+            r"the optimizer that was made was 'SGD\(lr=0\.1,.* and is 'SGD\(lr=0\.001",
+        ),
+        (
+            {"schedule": lambda optimizer: StepLR(optimizer, 1)},
+            {"schedule": lambda optimizer: StepLR(optimizer, 2)},
+            "the schedule that was made was 'StepLR",
+        ),
+        ({}, {"frozen": True}, r"optimizer holds \[4\] parameters .* this one \[2\]"),
+    ],
+    ids=["loss weight", "loss weight added", "factory", "schedule factory", "freeze"],
+)
+def test_what_changed_is_refused(before, after, message, tmp_path):
+    """Though name and shapes are the same; and the loss that was passed is not overwritten."""
+
+    def call(stop, task=None, frozen=False, **settings):
+        model, task = network(), Multiclass(2) if task is None else task
+        if frozen:
+            freeze(model[0])
+        options = {"optimizer": torch.optim.SGD} | settings
+        loader = DataLoader(TensorDataset(INPUTS, TARGETS), batch_size=12)
+        fit(
+            model, task, loader, epochs=2, checkpoint=tmp_path, callbacks=[StopAt(stop)], progress=False, **options
+        )  # fmt: skip
+
+    with pytest.raises(KeyboardInterrupt):
+        call(5, **before)
+    with pytest.raises(CheckpointError, match=message):
+        call(0, **after)
+    if "task" in after:  # not overwritten by what was saved
+        assert after["task"].weight.tolist() == [1.0, 9.0]
+    call(0, **before)
+
+
+def test_augmentations_and_functions_are_described_without_addresses():
+    """By their settings, and alike in every process."""
+    assert describe(v2.RandomRotation(5)) != describe(v2.RandomRotation(90))
+    assert describe(v2.Compose([Rotating(5)])) != describe(v2.Compose([Rotating(6)]))
+    first, again = (
+        describe(per_batch(partial(LambdaLR, lr_lambda=lambda step, n=n: 1.0 + n))) for n in (0, 1)
+    )
+    assert first == again
+
+
+def test_the_same_objects_again_return_at_once(tmp_path):
+    """As in a notebook, where a finished run has changed optimizer and callback."""
+
+    class Largest:
+        def on_batch_end(self, state):
+            self.largest = max(getattr(self, "largest", 0.0), 1.0)
+
+    model, callbacks = network(), [Largest()]
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    for _ in range(2):
+        again = fit(
+            model, Multiclass(2), DATA, DATA, epochs=2, optimizer=optimizer, schedule="one-cycle",
+            callbacks=callbacks, checkpoint=tmp_path, progress=False,
+        )  # fmt: skip
+    assert len(again.history) == 2
+
+
+def test_packed_keys_that_look_alike_stay_apart():
+    """And one that JSON would change is refused before it is written."""
+    one, other = torch.ones(2), torch.zeros(2)
+    tensors = {}
+    for state in ({1: one, "1": other}, {"a": {"b": one}, "a/b": other}):
+        back = unpack(pack(state, tensors, "state"), tensors)
+        assert list(back) == list(state)
+        assert torch.equal(back["a/b"] if "a" in back else back["1"], other)
+    with pytest.raises(TypeError, match=r"state has the key \(1, 2\)"):
+        pack({(1, 2): one}, {}, "state")
+
+
+def test_a_full_disk_is_a_checkpoint_error(tmp_path, monkeypatch):
+    """Whatever the library that writes calls it."""
+    from safetensors import SafetensorError
+
+    def full(*_, **__):
+        raise SafetensorError("No space left on device")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    with pytest.raises(CheckpointError, match="No space left on device"):
+        fit(network(), Multiclass(2), DATA, epochs=1, checkpoint=tmp_path, progress=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_that_another_process_tidied_away_are_written_again(tmp_path):
+    """A job that was started twice leaves a whole checkpoint."""
+
+    class Tidy:
+        def on_epoch_end(self, state):
+            for file in tmp_path.glob("best-*"):
+                file.unlink()
+
+    for _ in range(2):
+        fit(network(), Multiclass(2), DATA, DATA, epochs=3, seed=0, callbacks=[Tidy()], checkpoint=tmp_path)
+
+
+@pytest.mark.parametrize("valid", [None, DATA])
+def test_weights_that_the_last_step_spoiled_are_no_success(valid):
+    """The model holds those that it began with, where no epoch was better."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 2))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(NonFiniteError, match="not finite after epoch 1"):
+        fit(
+            model, Multiclass(2), [(INPUTS * 10, TARGETS)], valid, epochs=1, optimizer=torch.optim.SGD, lr=3e38,
+            progress=False,
+        )  # fmt: skip
+    assert_same(before, model.state_dict())
+
+
+def test_a_gradient_whose_sum_alone_is_too_large_is_taken():
+    """Its numbers are finite, only their sum is not."""
+    model = nn.Linear(3, 1, bias=False)
+    task = lambda output, target: output.sum() * 1e38  # noqa: E731
+    fit(model, task, [(torch.ones(3, 3), torch.ones(3, 1))], epochs=1, optimizer=torch.optim.SGD, lr=1e-40)
+    assert model.weight.isfinite().all()
+
+
+def test_early_stopping_recovers_from_a_first_nan():
+    """The first number after it is better than none."""
+    stopping = EarlyStopping(patience=2)
+    state = State(nn.Linear(1, 1), Multiclass(2), "valid_x", False, 9, [], is_last_phase=True)
+    for value in (float("nan"), 0.1, 0.2, 0.3, float("nan")):
+        state.row = {"valid_x": value}
+        stopping.on_epoch_end(state)
+    assert state.stopped is None
+
+
+class Endless(IterableDataset):
+    """A stream that does not know how long it is."""
+
+    def __iter__(self):
+        return iter(zip(INPUTS, TARGETS, strict=True))
+
+
+def test_a_stream_without_a_length_is_trained_on(tmp_path):
+    """With a schedule that needs none; to go on, too."""
+    stream = DataLoader(Endless(), batch_size=12)
+    history = fit(
+        network(), Multiclass(2), stream, stream, epochs=2, checkpoint=tmp_path, progress=False
+    ).history
+    assert len(history) == 2
+
+
+def test_more_batches_than_a_loader_told_are_named():
+    """A schedule that goes by batches cannot go on then."""
+
+    class Fewer(list):
+        def __len__(self):
+            return 2
+
+    with pytest.raises(ValueError, match="let it be the most that may come"):
+        fit(network(), Multiclass(2), Fewer(DATA), epochs=1, progress=False)
+
+
+class PerClass(Metric):
+    """Two numbers."""
+
+    higher_is_better = True
+
+    def update(self, answers, target): ...
+
+    def compute(self):
+        return torch.tensor([0.5, 0.25])
+
+
+class Fussy(MulticlassAccuracy):
+    """A metric that does not like every sample."""
+
+    def compute(self):
+        if getattr(self, "computed", 0) >= 2:
+            raise ValueError("only one class")
+        self.computed = getattr(self, "computed", 0) + 1
+        return super().compute()
+
+
+@pytest.mark.parametrize(
+    ("metrics", "kind", "message"),
+    [
+        ({"loss": MulticlassAccuracy(2)}, ValueError, "A metric is called 'loss'"),
+        ([MulticlassAccuracy(2)], TypeError, "expected torchmetrics' metrics by name"),
+        ({"each": PerClass()}, TypeError, "The metric 'each' gives of shape"),
+    ],
+)
+def test_metrics_of_no_use_are_named(metrics, kind, message):
+    """Most of them before anything is trained."""
+    with pytest.raises(kind, match=message):
+        fit(network(), Multiclass(2), DATA, DATA, epochs=1, metrics=metrics, progress=False)
+
+
+@pytest.mark.filterwarnings("default:The confidence intervals could not be measured")
+def test_a_metric_that_fails_in_an_interval_costs_the_interval_alone():
+    """The run is over by then, and is given back."""
+    with pytest.warns(UserWarning, match=r"could not be measured \(ValueError: only one class\)"):
+        done = fit(
+            network(), Multiclass(2), DATA, DATA, epochs=2, metrics={"fussy": Fussy(2)}, progress=False
+        )
+    assert len(done.history) == 2
+    assert done.figures == {}
+
+
+@pytest.mark.parametrize("settings", [{"schedule": "cosin"}, {"nonfinite": "foo"}, {"lr": -1}, {"seed": 1.5}])
+def test_a_refused_call_changes_nothing(settings):
+    """Neither modes nor what is frozen, and no callback was called."""
+    model = network().train()
+    with pytest.raises(ValueError, match="expected"):
+        fit(model, Multiclass(2), DATA, DATA, epochs=2, callbacks=[Unfreeze(at=[2])], **settings)
+    assert model.training
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_find_lr_leaves_generators_and_gradients(loader):
+    """A run after it is the one that it would have been."""
+    model, state = network(), torch.get_rng_state()
+    find_lr(model, Multiclass(2), loader, steps=12)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert loader.batch_sampler.epoch == 0
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_numbers_of_numpy_are_taken(tmp_path):
+    """As Python's own, also where they are written down."""
+    import numpy as np
+
+    numbers = {"lr": np.float32(0.01), "seed": np.int64(3), "clip_norm": np.float32(1)}
+    fit(network(), Multiclass(2), DATA, epochs=1, checkpoint=tmp_path, progress=False, **numbers)
+
+
+def test_a_network_that_calls_view_is_trained_as_it_is_written():
+    """Channels-last, `view` would fail; whoever asks for it is told nothing new, but by torch."""
+
+    class Tutorial(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.fc = nn.Conv2d(3, 6, 3), nn.Linear(216, 2)
+
+        def forward(self, inputs):
+            return self.fc(self.conv(inputs).relu().view(-1, 216))
+
+    assert "channels-last" not in fit(Tutorial(), Multiclass(2), DATA, epochs=1, progress=False).device
+    assert "channels-last" in fit(network(), Multiclass(2), DATA, epochs=1, progress=False).device
+    with pytest.raises(RuntimeError, match="view"):
+        fit(Tutorial(), Multiclass(2), DATA, epochs=1, channels_last=True, progress=False)
+
+
+def test_lazy_layers_are_named_where_weights_must_be_kept(tmp_path):
+    """They have none before the first batch."""
+    model = nn.Sequential(nn.Flatten(), nn.LazyLinear(2))
+    with pytest.raises(ValueError, match=r"The layer of 1\.weight has no weights yet"):
+        fit(model, Multiclass(2), DATA, epochs=1, checkpoint=tmp_path)
