@@ -101,7 +101,7 @@ class PictureCache:
         self._starts = list(accumulate(room, initial=len(room) * _ROW.itemsize))
         self._file = file
         self._sound = bytearray(len(room))  # whose checksum this process has seen
-        self._store = _map_memory(self.bytes) if file is None else _map_file(file, self.bytes)
+        self._open(_map_memory(self.bytes) if file is None else _map_file(file, self.bytes))
 
     @property
     def bytes(self) -> int:
@@ -118,21 +118,21 @@ class PictureCache:
         """
         return self._look_up(index) if self._holds(index) else self._add(index)
 
-    def _table(self) -> npt.NDArray[Any]:
-        head: npt.NDArray[Any] = self._store[: len(self._paths) * _ROW.itemsize].numpy()
-        return head.view(_ROW)
+    def _open(self, store: Tensor) -> None:
+        self._store = store
+        self._table: npt.NDArray[Any] = store[: len(self._paths) * _ROW.itemsize].numpy().view(_ROW)
 
     def _slot(self, index: int, size: int) -> Tensor:
         return self._store[self._starts[index] : self._starts[index] + size]
 
     def _look_up(self, index: int) -> Tensor:
-        height, width, _ = self._table()[index].tolist()
+        height, width, _ = self._table[index].tolist()
         return self._slot(index, 3 * height * width).view(height, width, 3).permute(2, 0, 1)
 
     def _holds(self, index: int) -> bool:
         """Tell whether a picture is there, and whole: that is looked at once in each process."""
         if not self._sound[index]:
-            height, width, checksum = self._table()[index].tolist()
+            height, width, checksum = self._table[index].tolist()
             size = 3 * height * width
             if not 0 < size <= self._starts[index + 1] - self._starts[index]:
                 return False
@@ -148,18 +148,17 @@ class PictureCache:
         if len(pixels) <= self._starts[index + 1] - self._starts[index]:  # or the header lied
             height, width = picture.shape[1:]
             self._slot(index, len(pixels)).copy_(pixels)
-            self._table()[index] = (height, width, _checksum(pixels, height, width))
+            self._table[index] = (height, width, _checksum(pixels, height, width))
             self._sound[index] = True
         return picture
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the file's memory out of what a spawned worker is sent: it maps the file itself."""
-        return self.__dict__ | ({} if self._file is None else {"_store": None})
+        return self.__dict__ | {"_table": None} | ({} if self._file is None else {"_store": None})
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        if self._file is not None:
-            self._store = _map_file(self._file, self.bytes)
+        self._open(self._store if self._file is None else _map_file(self._file, self.bytes))
 
 
 def check_cache(cache: Any) -> None:

@@ -3,10 +3,12 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torchvision.models import WeightsEnum, get_model_weights, get_weight, list_models
@@ -265,7 +267,7 @@ class Preset:
         """
         # Picture by picture, each stays in the cache. NumPy does the same arithmetic without waking torch's
         # threads for every operation, for which a batch waits ten times as long where a model keeps them busy.
-        mean, std = np.array((self.mean, self.std), np.float32).reshape(2, 3, 1, 1)
+        mean, std = _as_columns(self.mean, self.std)
         rows, pictures = (x.reshape(-1, *pixels.shape[-3:]).numpy() for x in (out, pixels))
         for row, picture in zip(rows, pictures, strict=True):
             np.copyto(row, picture)
@@ -302,6 +304,12 @@ class Preset:
     def _columns(self, device: torch.device) -> tuple[Tensor, Tensor]:
         mean, std = torch.tensor((self.mean, self.std), device=device)
         return mean.view(3, 1, 1), std.view(3, 1, 1)
+
+
+@lru_cache
+def _as_columns(mean: tuple[float, ...], std: tuple[float, ...]) -> npt.NDArray[Any]:
+    """Give them as they are taken from every pixel, float32 (2, 3, 1, 1)."""
+    return np.array((mean, std), np.float32).reshape(2, 3, 1, 1)
 
 
 def _find_weights(name: str) -> WeightsEnum:
