@@ -2,6 +2,7 @@
 
 import signal
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -246,11 +247,24 @@ def test_the_same_objects_again_return_at_once(tmp_path):
         def on_batch_end(self, state):
             self.largest = max(getattr(self, "largest", 0.0), 1.0)
 
-    model, callbacks = network(), [Largest()]
+    class Centred(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("centre", torch.zeros(2))
+
+        def forward(self, logits, target):
+            self.centre.lerp_(logits.detach().mean(0), 0.1)
+            return nn.functional.cross_entropy(logits - self.centre, target)
+
+    model, callbacks, loss = (
+        network(),
+        [Largest(), SimpleNamespace(on_epoch_end=lambda state: None)],
+        Centred(),
+    )
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     for _ in range(2):
         again = fit(
-            model, Multiclass(2), DATA, DATA, epochs=2, optimizer=optimizer, schedule="one-cycle",
+            model, loss, DATA, DATA, epochs=2, optimizer=optimizer, schedule="one-cycle",
             callbacks=callbacks, checkpoint=tmp_path, progress=False,
         )  # fmt: skip
     assert len(again.history) == 2

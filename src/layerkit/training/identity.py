@@ -14,11 +14,15 @@ from layerkit import distributed
 from layerkit.device import Hardware
 from layerkit.loading import PictureLoader
 from layerkit.loading.loaders import length_of
+from layerkit.saving import checksum, copies
 from layerkit.tasks import Task
 from layerkit.tasks.targets import map_targets
 from layerkit.training.checkpoint import digest
 from layerkit.training.losses import LossTask
 from layerkit.training.schedules import PerBatch
+
+_first_described: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
+"""What a run changes, as it was at first: in the same call again, as in a notebook, it is the same."""
 
 
 def identity_of(
@@ -81,18 +85,28 @@ def describe_callbacks(callbacks: Sequence[Any]) -> list[str]:
     """Name each callback and its settings: what bears the name of a parameter that it was made with."""
     described = []
     for one in callbacks:
-        asked = inspect.signature(type(one)).parameters
-        settings = {k: v for k, v in vars(one).items() if k in asked and _is_plain(v)}
+        try:
+            asked = set(inspect.signature(type(one)).parameters)
+        except ValueError:  # a class that is not written in Python, such as SimpleNamespace
+            asked = set()
+        settings = {k: v for k, v in getattr(one, "__dict__", {}).items() if k in asked and _is_plain(v)}
         described.append(f"{type(one).__name__} {digest(settings)}")
     return described
 
 
 def _describe_task(task: Task) -> str:
     if isinstance(task, LossTask):  # any callable that was given as a loss
-        settings = {k: v for k, v in getattr(task.function, "__dict__", {}).items() if _is_plain(v)}
-        numbers = {name: value.tolist() for name, value in task.state_dict().items()}
-        return f"{describe(task.function)} {digest([settings, numbers])}"
+        if not isinstance(task.function, nn.Module):
+            settings = {k: v for k, v in getattr(task.function, "__dict__", {}).items() if _is_plain(v)}
+            return f"{describe(task.function)} {digest(settings)}"
+        return _first_described.setdefault(task.function, _describe_loss(task.function))
     return f"{type(task).__name__} {digest(task.settings())}"
+
+
+def _describe_loss(function: nn.Module) -> str:
+    """Name a loss with its settings and its buffers, such as the weights of classes; what it learns is drawn anew."""
+    settings = {k: v for k, v in vars(function).items() if _is_plain(v)}
+    return f"{describe(function)} {digest([settings, checksum(copies(dict(function.named_buffers())))])}"
 
 
 def _is_plain(value: Any) -> bool:
@@ -126,7 +140,6 @@ def describe(value: Any) -> str | None:
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, torch.optim.Optimizer | torch.optim.lr_scheduler.LRScheduler):
-        # A run changes them. In the same call again, as in a notebook, they are what they were at first.
         return _first_described.setdefault(value, _describe_as_made(value))
     if isinstance(value, PerBatch):
         return f"per_batch {describe(value.factory)}"
@@ -135,9 +148,6 @@ def describe(value: Any) -> str | None:
     if isinstance(value, nn.Module):  # such as a transform, whose settings stand in its repr
         return f"{type(value).__name__} {digest(repr(value))}"
     return str(getattr(value, "__qualname__", type(value).__name__))
-
-
-_first_described: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
 
 
 def _describe_as_made(value: torch.optim.Optimizer | torch.optim.lr_scheduler.LRScheduler) -> str:
