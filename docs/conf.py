@@ -5,6 +5,7 @@ import io
 import os
 import shutil
 from pathlib import Path
+from unittest import mock
 
 import layerkit
 
@@ -97,13 +98,17 @@ def write_command_help() -> None:
     """Write what each command says of itself, for the page on the command line."""
     from layerkit.cli.running import COMMANDS, make_parser
 
-    os.environ["COLUMNS"] = "88"  # argparse would take the width of whoever builds
     folder = HERE / "_build" / "commands"
     folder.mkdir(parents=True, exist_ok=True)
     for add in COMMANDS:
         name = add.__name__.removeprefix("add_")
         said = io.StringIO()
-        with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
+        # argparse would take the width of whoever builds.
+        with (
+            mock.patch.dict(os.environ, COLUMNS="88"),
+            contextlib.redirect_stdout(said),
+            contextlib.suppress(SystemExit),
+        ):
             make_parser().parse_args([name, "--help"])
         (folder / f"{name}.txt").write_text(said.getvalue(), encoding="utf-8")
 

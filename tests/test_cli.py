@@ -345,6 +345,9 @@ def test_a_remedy_is_named_as_the_command_has_it(pets, capsys):
         ("pass mode=\"copy\" or mode='symlink'.", "pass --mode copy or --mode symlink."),
         ("pass stratify=False, or k=3", "pass --no-stratify, or k=3"),
         ("pass min_size=0.", "pass --min-size 0."),
+        ("mode=3/pets is no folder", "mode=3/pets is no folder"),
+        ("pass mode=3/pets", "pass mode=3/pets"),
+        ("call f(mode=mode), with mode='copy'", "call f(mode=mode), with --mode copy"),
     ],
 )
 def test_arguments_of_messages_become_flags(message, shown, monkeypatch, capsys):

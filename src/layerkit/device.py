@@ -82,7 +82,10 @@ def choose_hardware(
         # Only 2-d convolutions gain by it, 3-d ones cannot have it, and MPS has had wrong results with it. Code that
         # nobody has tried so may call view() on what is laid out otherwise now, as many a tutorial's network does.
         kinds = {type(module) for module in model.modules()}
-        is_tried = all(kind.__module__.partition(".")[0] in _TRIED for kind in kinds)
+        is_tried = all(
+            kind.__module__.partition(".")[0] in _TRIED and not issubclass(kind, torch.fx.GraphModule)
+            for kind in kinds
+        )
         suits = nn.Conv2d in kinds and nn.Conv3d not in kinds
         channels_last = chosen.type != "mps" and suits and is_tried
     return Hardware(chosen, dtype, bool(channels_last))

@@ -244,6 +244,8 @@ def test_a_word_for_none_is_a_class_among_words(root: Path) -> None:
     """Where nothing shows that numbers were meant, it is what the table says."""
     data = loaders(table(defect=["none" if n % 2 else "crack 1" for n in range(20)]), root, target="defect")
     assert data.classes == ["crack 1", "none"]
+    several = table(x=[("1|2", "2", "none")[n % 3] for n in range(20)])
+    assert loaders(several, root, target="x", sep="|").classes == ["1", "2", "none"]
 
 
 BAD: dict[str, tuple[dict[str, list], dict, type[Exception], str]] = {

@@ -22,6 +22,8 @@ def test_predictions_are_taken():
     answers = [Prediction(values=(2.5,)), Prediction(values=(1.0,))]
     points = plot_residuals([2.0, 1.0], answers).collections[0].get_offsets()
     assert points.tolist() == [[2.5, 0.5], [1.0, 0.0]]
+    numbers = plot_residuals([2.0, 1.0], [torch.tensor(2.5), torch.tensor(1.0)]).collections[0]
+    assert numbers.get_offsets().tolist() == points.tolist()
     with pytest.raises(ValueError, match="predictions without values"):
         plot_residuals([1.0], [Prediction(label="cat")])
 

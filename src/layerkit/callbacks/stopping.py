@@ -53,7 +53,7 @@ class EarlyStopping:
         if not state.is_last_phase:
             return
         value = state.row[str(state.monitor)]
-        is_first = self._best is None or self._best != self._best  # or nothing but NaN so far
+        is_first = self._best is None and value == value  # NaN is better than nothing in no sense
         gain = 0.0 if self._best is None else self._best - value
         if is_first or (gain if state.lower_is_better else -gain) > self.min_delta:
             self._best, self._waited = value, 0

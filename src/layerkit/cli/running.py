@@ -61,13 +61,15 @@ def _with_flags(message: str, given: argparse.Namespace) -> str:
     """Name the arguments of a function's message as the command has them: ``mode="copy"`` is ``--mode copy``."""
 
     def flag(found: re.Match[str]) -> str:
-        name, _, value = found.groups()
-        if name not in given:
+        before, name, value = found[1], found[2], found[4] or found[5]
+        if name not in given or name in ("run", "command", "failure"):
             return found[0]
         dashed = name.replace("_", "-")
-        return f"--no-{dashed}" if value == "False" else f"--{dashed} {value}"
+        return f"{before} --no-{dashed}" if value == "False" else f"{before} --{dashed} {value}"
 
-    return re.sub(r"\b([a-z_]+)=(['\"]?)([\w.-]*\w)\2", flag, message)
+    # A remedy alone: elsewhere it may be part of a path, or of a line of Python.
+    pattern = r"\b([Pp]ass|[Ww]ith|or) ([a-z_]+)=(?:(['\"])([\w.-]+)\3|(\d+(?:\.\d+)?|False))(?![\w/(])"
+    return re.sub(pattern, flag, message)
 
 
 def _show_warning(

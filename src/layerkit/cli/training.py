@@ -50,8 +50,8 @@ def add_train(commands: Any) -> None:
     train.add_argument(
         "--start",
         metavar="FILE",
-        help="train a saved predictor on, in place of --model and --weights: for more epochs, or for new pictures of "
-        "the same classes",
+        help="train a saved predictor on, for more epochs or new pictures of the same classes; --model and --weights "
+        "are not looked at then",
     )
     train.add_argument(
         "--binary",
@@ -101,7 +101,7 @@ class _Start(NamedTuple):
     """What a training begins with."""
 
     preset: Preset
-    model_for: Callable[[Task], nn.Module]
+    model_for: Callable[[Task], tuple[nn.Module, Task]]
     frozen_epochs: int  # unless others are asked for
 
 
@@ -126,8 +126,7 @@ def _train(given: argparse.Namespace) -> int:
         given.root, preset=preset, batch_size=given.batch_size, augment=given.augment, errors=given.errors,
         seed=given.seed,
     )  # fmt: skip
-    task = Binary(data.classes) if given.binary else Multiclass(data.classes)
-    model = start.model_for(task)
+    model, task = start.model_for(Binary(data.classes) if given.binary else Multiclass(data.classes))
     frozen = start.frozen_epochs if given.frozen_epochs is None else given.frozen_epochs
     run = fit(
         model, task, data.train, data.valid, epochs=given.epochs, frozen_epochs=frozen, lr=given.lr,
@@ -148,11 +147,11 @@ def _from_torchvision(given: argparse.Namespace) -> _Start:
 
     weights = _weights(given)
 
-    def model_for(task: Task) -> nn.Module:
+    def model_for(task: Task) -> tuple[nn.Module, Task]:
         with torch.random.fork_rng():
             torch.manual_seed(given.seed)
             with packaged_weights() if given.weights == "packaged" else nullcontext():
-                return replace_head(_backbone(given.model, weights), task)
+                return replace_head(_backbone(given.model, weights), task), task
 
     if weights is None:
         return _Start(Preset.from_model(given.model), model_for, 0)
@@ -164,13 +163,13 @@ def _from_file(given: argparse.Namespace) -> _Start:
 
     predictor = load_predictor(given.start)
 
-    def model_for(task: Task) -> nn.Module:
+    def model_for(task: Task) -> tuple[nn.Module, Task]:
         if type(task) is not type(predictor.task) or task.classes != predictor.task.classes:
             raise ValueError(
                 f"{given.start} answers {predictor.task}, and the folders ask for {task}; expected the same. Give "
-                "the folder that it was trained on, --binary as then, or leave --start out"
+                "the folder that it was trained on, --binary as then, or leave --start out."
             )
-        return predictor.model
+        return predictor.model, predictor.task
 
     return _Start(predictor.preset, model_for, 0)
 

@@ -306,7 +306,7 @@ def length_of(loader: Any) -> int | None:
     """Count a loader's batches, if it tells: every `DataLoader` has a ``__len__``, which may raise."""
     try:
         return len(loader)
-    except TypeError:
+    except (TypeError, NotImplementedError):
         return None
 
 

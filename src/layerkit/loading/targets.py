@@ -84,7 +84,8 @@ def _read_one(table: Table, columns: Columns, sep: str | None) -> ReadTargets:
     if not isinstance(columns, str):
         return _several_columns(table, list(columns))
     values = column(table, columns, may_be_empty=sep is not None)
-    _check_for_gaps(values, columns)
+    if sep is None:
+        _check_for_gaps(values, columns)
     if not any(isinstance(value, str) for value in values):
         return _numbers(column(table, columns), columns)
     return _classes(values, columns) if sep is None else _several_labels(values, sep)
@@ -119,7 +120,8 @@ def _check_for_gaps(values: list[Any], name: str) -> None:
     words = {
         row: value for row, value in enumerate(values) if isinstance(value, str) and not _is_number(value)
     }
-    if 0 < len(words) < len(values) and all(value.strip().lower() in _NO_VALUE for value in words.values()):
+    numbers = sum(not isinstance(v, bool) for v in values if v is not None) - len(words)
+    if words and numbers and all(value.strip().lower() in _NO_VALUE for value in words.values()):
         row, word = next(iter(words.items()))
         raise ValueError(
             f"The column {name!r} holds numbers, and {word!r} in {len(words)} of {len(values)} rows, row {row + 1} "

@@ -48,7 +48,7 @@ def plot_residuals(
     'answered age'
     """
     if isinstance(values, Sequence):
-        values = [getattr(value, "values", value) for value in values]
+        values = [value if isinstance(value, Tensor) else getattr(value, "values", value) for value in values]
         if any(value is None for value in values):
             raise ValueError(
                 "`values` holds predictions without values; expected the answers of a Regression. Of a task of several "

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -127,8 +128,8 @@ class Predictions(list[Prediction]):
 
 
 def _short(value: Any) -> Any:
-    """Write a float32 without the digits that only float64 gives it."""
-    return f"{value:.7g}" if isinstance(value, float) else value
+    """Write a float32 with its own digits, without those that only float64 gives it."""
+    return str(np.float32(value)) if isinstance(value, float) else value
 
 
 def refuse_picture(path: str | Path) -> None:

@@ -18,7 +18,7 @@ from layerkit.distributed import is_writer
 from layerkit.errors import CheckpointError
 from layerkit.saving import atomic_path, copies, pack, read_tensors, unpack, write_tensors
 
-FORMAT = 2
+FORMAT = 3
 _LAST = "last.safetensors"
 
 
@@ -272,12 +272,14 @@ class Store:
         )
 
 
-def _without_address(value: Any) -> str:
+def without_address(value: Any) -> str:
     """Write an object as text that is the same in another process."""
+    if isinstance(value, set | frozenset):
+        value = sorted(map(str, value))
     return re.sub(r" at 0x[0-9a-fA-F]+", "", str(value))
 
 
 def digest(value: Any) -> str:
     """Give a short fingerprint of JSON-like data."""
-    text = json.dumps(value, sort_keys=True, default=_without_address)
+    text = json.dumps(value, sort_keys=True, default=without_address)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

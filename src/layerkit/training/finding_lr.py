@@ -75,7 +75,7 @@ def find_lr(
     steps: int = 100,
     device: Device = "auto",
 ) -> LearningRates:
-    """Train for some steps at ever higher rates to see which are good; model and generators are left as they were.
+    """Train for some steps at ever higher rates to see which are good; the model is left as it was.
 
     Parameters
     ----------

@@ -17,7 +17,7 @@ from layerkit.loading.loaders import length_of
 from layerkit.saving import checksum, copies
 from layerkit.tasks import Task
 from layerkit.tasks.targets import map_targets
-from layerkit.training.checkpoint import digest
+from layerkit.training.checkpoint import digest, without_address
 from layerkit.training.losses import LossTask
 from layerkit.training.schedules import PerBatch
 
@@ -86,12 +86,31 @@ def describe_callbacks(callbacks: Sequence[Any]) -> list[str]:
     described = []
     for one in callbacks:
         try:
-            asked = set(inspect.signature(type(one)).parameters)
+            parameters = inspect.signature(type(one)).parameters
+            takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+            asked = {name for name in getattr(one, "__dict__", {}) if takes_any and name[0] != "_"} | set(
+                parameters
+            )
         except ValueError:  # a class that is not written in Python, such as SimpleNamespace
             asked = set()
         settings = {k: v for k, v in getattr(one, "__dict__", {}).items() if k in asked and _is_plain(v)}
         described.append(f"{type(one).__name__} {digest(settings)}")
     return described
+
+
+def plain_settings(made: Any) -> dict[str, Any]:
+    """Give the settings of an optimizer or a scheduler that JSON holds, by group and name."""
+    if isinstance(made, torch.optim.Optimizer):
+        pairs = [
+            (f"{n}.{name}", value)
+            for n, group in enumerate(made.param_groups)
+            for name, value in group.items()
+        ]
+    else:
+        pairs = list(made.state_dict().items())
+    return {
+        name: list(value) if isinstance(value, tuple) else value for name, value in pairs if _is_plain(value)
+    }
 
 
 def _describe_task(task: Task) -> str:
@@ -146,7 +165,7 @@ def describe(value: Any) -> str | None:
     if isinstance(value, functools.partial):
         return f"{describe(value.func)} {digest([value.args, value.keywords])}"
     if isinstance(value, nn.Module):  # such as a transform, whose settings stand in its repr
-        return f"{type(value).__name__} {digest(repr(value))}"
+        return f"{type(value).__name__} {digest(without_address(value))}"
     return str(getattr(value, "__qualname__", type(value).__name__))
 
 

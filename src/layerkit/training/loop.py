@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice, repeat
@@ -207,7 +208,8 @@ class Trainer:
         # The processes add their gradients up once a step, not once for each of its batches.
         with NO_CONTEXT if is_last or self._shared is None else self._shared.no_sync():
             shares = weight if isinstance(weight, Tensor) else None
-            with self.hardware.autocast():
+            is_new = self._shared is not None and self._is_first_batch
+            with self.hardware.autocast(), _without_word_of_unused() if is_new else NO_CONTEXT:
                 loss, output = self._forward(inputs, target, shares)
             if self._is_first_batch:
                 check_model(self.model, self.task, inputs)
@@ -264,8 +266,6 @@ class Trainer:
         if trained != self._trained:
             self._trained = trained
             whole = torch.compile(self._with_loss) if self.compiles else self._with_loss
-            # Where all parameters have a part in every loss, torch says that it has looked in vain.
-            warnings.filterwarnings("ignore", message=".*find_unused_parameters=True was specified")
             self._forward = self._shared = DistributedDataParallel(whole, find_unused_parameters=True)
 
     def _mean_loss(self, tally: Tally, label: str) -> float:
@@ -277,6 +277,14 @@ class Trainer:
             )
         _check_not_empty(images)
         return loss / images
+
+
+@contextmanager
+def _without_word_of_unused() -> Iterator[None]:
+    """Where all parameters have a part in the first loss, torch says once that it has looked for others in vain."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*find_unused_parameters=True was specified")
+        yield
 
 
 class _WithLoss(nn.Module):

@@ -106,6 +106,11 @@ def _check_numbers(task: nn.Module, targets: Any, classes: Any, whose: str = "")
         )
 
 
+def lazy_parameters(model: nn.Module) -> list[str]:
+    """Name the parameters whose sizes a first batch is to tell."""
+    return [name for name, value in model.named_parameters() if isinstance(value, UninitializedParameter)]
+
+
 def check_initialized(model: nn.Module) -> None:
     """Refuse a model whose lazy layers do not know their sizes yet: there are no weights to keep or to put back.
 
@@ -114,7 +119,7 @@ def check_initialized(model: nn.Module) -> None:
     ValueError
         Such a layer is there.
     """
-    lazy = [name for name, value in model.named_parameters() if isinstance(value, UninitializedParameter)]
+    lazy = lazy_parameters(model)
     if lazy:
         raise ValueError(
             f"The layer of {lazy[0]} has no weights yet; expected a model that has seen a batch. Run it once: "

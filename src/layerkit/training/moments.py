@@ -116,6 +116,14 @@ class Callbacks:
         for hook in self._called[moment]:
             hook(state)
 
+    def resume_epoch(self, state: State) -> None:
+        """Take up an epoch in its middle: for who remembers nothing, it begins."""
+        for one in self.callbacks:
+            if hasattr(one, "on_epoch_resume"):
+                one.on_epoch_resume(state)
+            elif hasattr(one, "on_epoch_start") and not hasattr(one, "state_dict"):
+                one.on_epoch_start(state)
+
     def state(self) -> list[Any]:
         """Give what each of them remembers.
 

@@ -1,10 +1,11 @@
 """The two phases of a run: the head on a frozen backbone's features, then the whole model."""
 
 import copy
+import inspect
 import math
 import time
 from collections.abc import Callable, Iterable, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -25,7 +26,7 @@ from layerkit.loading import PictureLoader
 from layerkit.loading.loaders import length_of
 from layerkit.tasks import Task
 from layerkit.tasks.targets import map_targets
-from layerkit.training.identity import describe
+from layerkit.training.identity import plain_settings
 from layerkit.training.loop import Batch, Trainer
 from layerkit.training.mistakes import check_backbone
 from layerkit.training.optimizers import (
@@ -85,17 +86,16 @@ class Phase:
     weights: Callable[[nn.Module], dict[str, Tensor]]  # under the model's own keys; what this phase changes
     can_begin_anywhere: bool  # in an epoch: another order of a foreign loader would mix the samples up
     by_one_thread: bool = False
-
-    def __post_init__(self) -> None:
-        made = (self.trainer.optimizer, self.schedule.scheduler)
-        self._made = [describe(one) for one in made]  # by a factory, perhaps, whose settings nobody else sees
+    made: dict[str, dict[str, Any]] = field(
+        default_factory=dict
+    )  # by a factory, whose settings nobody else sees
 
     def state(self) -> dict[str, Any]:
         """Give all that must be restored to go on in this phase."""
         return {
             "name": self.name,
             "model": copy_of_weights(self.trainer.model),
-            "made": self._made,
+            "made": self.made,
             "optimizer": self.trainer.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "scaler": self.trainer.scaler.state_dict() if self.trainer.scaler else {},
@@ -109,11 +109,15 @@ class Phase:
         CheckpointError
             Another optimizer or schedule was made this time, or for other parameters.
         """
-        for name, before, now in zip(("optimizer", "schedule"), state["made"], self._made, strict=True):
-            if before != now:
+        for name, now in self.made.items():
+            before = state["made"].get(name, now)
+            # Another version of torch may have more of them.
+            changed = sorted(key for key in now.keys() & before.keys() if now[key] != before[key])
+            if changed:
+                differs = ", ".join(f"{key} was {before[key]!r} and is {now[key]!r}" for key in changed)
                 raise CheckpointError(
-                    f"The checkpoint holds another run: the {name} that was made was {before!r} and is {now!r}; "
-                    "expected the same. Put it back to go on with that run, or pass another folder as checkpoint=."
+                    f"The checkpoint holds another run: of the {name} that was made, {differs}; expected the same. Put "
+                    "it back to go on with that run, or pass another folder as checkpoint=."
                 )
         put_weights(self.trainer.model, state["model"])
         load_optimizer(self.trainer.optimizer, state["optimizer"])
@@ -168,7 +172,11 @@ def full_phase(
         model, task, made, hardware, accumulate, clip_norm, skips_nonfinite, compiles, is_shared=True
     )
     anywhere = isinstance(train, PictureLoader)
-    return Phase("full", epochs, trainer, stepper, train, valid, copy_of_weights, anywhere)
+    factories = {"optimizer": (optimizer, made), "schedule": (schedule, stepper.scheduler)}
+    settings = {
+        name: plain_settings(one) for name, (given, one) in factories.items() if inspect.isroutine(given)
+    }
+    return Phase("full", epochs, trainer, stepper, train, valid, copy_of_weights, anywhere, made=settings)
 
 
 def frozen_phase(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from layerkit import distributed
 from layerkit.device import Hardware, move_model
@@ -26,6 +27,7 @@ from layerkit.training.history import History, Row, format_row
 from layerkit.training.interrupting import Interruption
 from layerkit.training.loop import Tally, validate
 from layerkit.training.losses import LossTask
+from layerkit.training.mistakes import lazy_parameters
 from layerkit.training.moments import Callbacks, State
 from layerkit.training.phases import Phase, begin_epoch, count_images
 from layerkit.training.progress import Progress
@@ -90,7 +92,7 @@ class Session:
         left = [epoch for epoch in phase.epochs if epoch >= self.done]
         if phase.name == "frozen" and self.store is not None:
             self._backbone = backbone_of(self.model, heads=phase.weights(self.model))
-        if phase.name == "full" and not self.best.weights:
+        if phase.name == "full" and not self.best.weights and not lazy_parameters(self.model):
             self._began_with = copy_of_weights(self.model)
         self._take_up(phase)
         self.progress.open(_total_images(phase, len(left)), f"{phase.name} phase")
@@ -130,7 +132,10 @@ class Session:
         started = self._epoch_began = time.perf_counter() - self.tally.seconds
         self.state.epoch = epoch + 1
         begin_epoch(phase.train, epoch, self.tally.batch)
-        self.callbacks.call("on_epoch_resume" if self.tally.batch else "on_epoch_start", self.state)
+        if self.tally.batch:
+            self.callbacks.resume_epoch(self.state)
+        else:
+            self.callbacks.call("on_epoch_start", self.state)
         row: Row = {"epoch": epoch + 1, "phase": phase.name}
 
         row["train_loss"] = self._train(phase, epoch, partial(self._after_step, phase))
@@ -150,7 +155,12 @@ class Session:
 
     def _check_weights(self, phase: Phase, epoch: int) -> None:
         """Look whether the last step, whose loss was finite still, has spoiled the weights."""
-        if all(bool(weight.isfinite().all()) for weight in phase.trainer.parameters):
+        weights = [weight for weight in phase.trainer.parameters if weight.requires_grad]
+        norms = [module for module in phase.trainer.model.modules() if isinstance(module, _BatchNorm)]
+        weights += [
+            part for norm in norms for part in (norm.running_mean, norm.running_var) if part is not None
+        ]
+        if all(bool(weight.isfinite().all()) for weight in weights):
             return
         raise NonFiniteError(
             f"Weights of the model are not finite after epoch {epoch + 1}; expected finite numbers. Lower the learning "
@@ -329,7 +339,7 @@ class Session:
                     f"The confidence intervals could not be measured ({type(error).__name__}: {error}); expected "
                     "metrics that take any sample of the pictures. The figures themselves stand."
                 )
-                return {}
+                intervals = {}
         else:
             intervals = confidence_intervals(self.task, **self.best.answers)
         row = self.history[self.best.epoch - 1]
@@ -398,8 +408,11 @@ class Session:
 
 def backbone_of(model: nn.Module, heads: Iterable[str]) -> dict[str, Any]:
     """Give a fingerprint of the weights beside the heads', which stand under these keys."""
-    heads = sorted(heads)
-    others = {name: value for name, value in copy_of_weights(model).items() if name not in heads}
+    heads, state = sorted(heads), model.state_dict()
+    places = {state[name].data_ptr() for name in heads}  # a head may have a second name
+    others = {
+        name: value for name, value in copy_of_weights(model).items() if state[name].data_ptr() not in places
+    }
     return {"heads": heads, "checksum": checksum(copies(others))}
 
 
