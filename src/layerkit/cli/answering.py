@@ -2,10 +2,10 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
+from layerkit.cli.options import add_errors
 from layerkit.errors import count_of
-from layerkit.loading.datasets import OnError
 
 if TYPE_CHECKING:
     from layerkit.loading.loaders import PictureLoader
@@ -39,7 +39,7 @@ def add_predict(commands: Any) -> None:
     _add_predictor(predict)
     predict.add_argument("sources", nargs="+", metavar="SOURCE", help="picture files, folders or globs")
     predict.add_argument("--csv", metavar="FILE", help="write the answers to a table instead")
-    _add_errors(predict, "leave pictures out that cannot be read, and name them")
+    add_errors(predict, "leave pictures out that cannot be read, and name them")
     predict.set_defaults(run=_predict)
 
 
@@ -75,15 +75,9 @@ def _add_predictor(parser: Any) -> None:
     parser.add_argument("predictor", help="a file that layerkit train or Predictor.save wrote")
 
 
-def _add_errors(parser: Any, what_skip_does: str) -> None:
-    parser.add_argument(
-        "--errors", choices=get_args(OnError), default="raise", help=f"skip: {what_skip_does} (%(default)s)"
-    )
-
-
 def _add_held_out(parser: Any) -> None:
     parser.add_argument("root", help="a folder of class folders, or one with test, valid or val in it")
-    _add_errors(parser, "put another picture in the place of one that cannot be read, and name it")
+    add_errors(parser, "put another picture in the place of one that cannot be read, and name it")
 
 
 def _evaluate(given: argparse.Namespace) -> int:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 from torch import nn
 
 from layerkit.augmenting import LEVELS
+from layerkit.cli.options import add_errors
 from layerkit.device import Precision
 from layerkit.errors import suggestion
-from layerkit.loading.datasets import OnError
 from layerkit.presets import Preset
 from layerkit.tasks import Binary, Multiclass, Task
 
@@ -73,12 +73,7 @@ def add_train(commands: Any) -> None:
     train.add_argument("--batch-size", type=int, default=32, help="pictures a step (%(default)s)")
     train.add_argument("--lr", type=float, help="the learning rate of the whole model's training")
     train.add_argument("--augment", choices=LEVELS, default="standard", help="random changes (%(default)s)")
-    train.add_argument(
-        "--errors",
-        choices=get_args(OnError),
-        default="raise",
-        help="skip: put another picture in the place of one that cannot be read, and name it (%(default)s)",
-    )
+    add_errors(train, "put another picture in the place of one that cannot be read, and name it")
     train.add_argument(
         "--precision",
         choices=get_args(Precision),

@@ -210,7 +210,8 @@ def fit(
     True
     """
     _check_arguments(model, epochs, frozen_epochs, accumulate, views, clip_norm)
-    lr, seed, clip_norm = check_rate(lr), _check_seed(seed), None if clip_norm is None else float(clip_norm)
+    lr, seed = check_rate(lr), _check_seed(seed)
+    clip_norm = None if clip_norm is None else float(clip_norm)
     check_schedule(schedule)
     skips_nonfinite = _skips(nonfinite)
     if checkpoint is not None:

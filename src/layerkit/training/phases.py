@@ -145,9 +145,8 @@ def full_phase(
 ) -> Phase:
     """Train everything that requires a gradient."""
     made = make_optimizer(optimizer, model, task, lr, follows_frozen=epochs.start > 0)
-    if isinstance(
-        made, torch.optim.LBFGS
-    ):  # it views every gradient as one row, which no other layout allows
+    # It views every gradient as one row, which no other layout allows.
+    if isinstance(made, torch.optim.LBFGS):
         model.to(memory_format=torch.contiguous_format)
     check_pairing(
         made,

@@ -90,7 +90,7 @@ class Session:
         self.has_begun = True
         state.phase, state.is_last_phase, state.optimizer = phase.name, is_last, phase.trainer.optimizer
         left = [epoch for epoch in phase.epochs if epoch >= self.done]
-        if phase.name == "frozen" and self.store is not None:
+        if phase.name == "frozen" and self.store is not None and self._backbone is None:
             self._backbone = backbone_of(self.model, heads=phase.weights(self.model))
         if phase.name == "full" and not self.best.weights and not lazy_parameters(self.model):
             self._began_with = copy_of_weights(self.model)
@@ -383,6 +383,7 @@ class Session:
                 "Load the same pretrained weights (or call torch.manual_seed() before the model is built), or pass "
                 "another folder as checkpoint=."
             )
+        self._backbone = before
         self.state.history.extend(self.resumed["history"])
         self.state.stopped = self.resumed["stopped"]
         self.best.epoch, self.best.value = self.resumed["best_epoch"], self.resumed["best_value"]
@@ -411,7 +412,9 @@ def backbone_of(model: nn.Module, heads: Iterable[str]) -> dict[str, Any]:
     heads, state = sorted(heads), model.state_dict()
     places = {state[name].data_ptr() for name in heads}  # a head may have a second name
     others = {
-        name: value for name, value in copy_of_weights(model).items() if state[name].data_ptr() not in places
+        name: value
+        for name, value in state.items()
+        if isinstance(value, Tensor) and value.data_ptr() not in places
     }
     return {"heads": heads, "checksum": checksum(copies(others))}
 
@@ -433,10 +436,8 @@ def prepared(session: Session, seed: int | None) -> Iterator[None]:
     model, hardware = session.model, session.hardware
     changed_format = move_model(model, hardware)
     session.task.to(hardware.device)
-    if (
-        distributed.world() > 1
-    ):  # they may have drawn other weights, and the frozen phase shares nothing later
-        distributed.copy_from_first([*model.parameters(), *model.buffers(), *session.task.parameters()])
+    # Several processes may have drawn other weights, and the frozen phase shares nothing later.
+    distributed.copy_from_first([*model.parameters(), *model.buffers(), *session.task.parameters()])
     devices = [hardware.device] if hardware.device.type == "cuda" else []
     try:
         with session.interruption, torch.random.fork_rng(devices=devices, enabled=seed is not None):
