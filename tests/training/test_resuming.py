@@ -1,5 +1,6 @@
 """What a run that goes on must find again: bits, backbone, callbacks, and nothing that only looks the same."""
 
+import math
 import signal
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 from torch.optim.lr_scheduler import StepLR
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
@@ -15,7 +17,7 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 from torchvision.transforms import v2
 
-from layerkit import CheckpointError, Multiclass, NonFiniteError, find_lr, fit, freeze
+from layerkit import Checkpoint, CheckpointError, Multiclass, NonFiniteError, find_lr, fit, freeze
 from layerkit.callbacks import EarlyStopping, Unfreeze
 from layerkit.loading import FolderDataset
 from layerkit.loading.loaders import PictureLoader
@@ -314,6 +316,45 @@ def test_the_same_objects_again_return_at_once(tmp_path):
     assert len(again.history) == 2
 
 
+def test_the_same_objects_changed_by_hand_are_refused(tmp_path):
+    """What the run itself has changed in them is not."""
+    model, loss = network(), nn.CrossEntropyLoss(weight=torch.ones(2))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def call():
+        fit(
+            model, loss, DATA, epochs=1, optimizer=optimizer, schedule="one-cycle",
+            checkpoint=tmp_path, progress=False,
+        )  # fmt: skip
+
+    call()
+    rate = optimizer.param_groups[0]["lr"]
+    optimizer.param_groups[0]["lr"] = 0.5
+    with pytest.raises(CheckpointError, match=r"optimizer was .* and is .*lr=0\.5"):
+        call()
+    optimizer.param_groups[0]["lr"] = rate
+    loss.weight[1] = 9.0
+    with pytest.raises(CheckpointError, match="task was"):
+        call()
+
+
+def test_weights_that_a_callback_spoils_within_an_epoch_are_not_saved(loader, tmp_path):
+    """The call stops there and says so; the next goes on from the state before."""
+
+    class Spoil:
+        def on_batch_end(self, state):
+            with torch.no_grad():
+                state.model[0].weight.fill_(math.nan)
+
+    settings = {"epochs": 1, "lr": 0.1, "progress": False}
+    settings |= {"checkpoint": Checkpoint(tmp_path, every_seconds=1e-9)}
+    with pytest.raises(NonFiniteError, match="Weights of the model are not finite in epoch 1") as caught:
+        fit(network(), Multiclass(2), loader, callbacks=[Spoil()], **settings)
+    assert "The step was on" not in str(caught.value)
+    tensors = load_file(tmp_path / "last.safetensors")
+    assert all(bool(value.isfinite().all()) for value in tensors.values())
+
+
 def test_packed_keys_that_look_alike_stay_apart():
     """And one that JSON would change is refused before it is written."""
     one, other = torch.ones(2), torch.zeros(2)
@@ -356,7 +397,7 @@ def test_weights_that_the_last_step_spoiled_are_no_success(valid):
     """The model holds those that it began with, where no epoch was better."""
     model = nn.Sequential(nn.Flatten(), nn.Linear(192, 2))
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    with pytest.raises(NonFiniteError, match="not finite after epoch 1"):
+    with pytest.raises(NonFiniteError, match="not finite in epoch 1"):
         fit(
             model, Multiclass(2), [(INPUTS * 10, TARGETS)], valid, epochs=1, optimizer=torch.optim.SGD, lr=3e38,
             progress=False,

@@ -27,6 +27,7 @@ from layerkit.training.identity import (
     describe_callbacks,
     describe_metrics,
     identity_of,
+    remembered,
     settings_of,
 )
 from layerkit.training.interrupting import Interruption
@@ -235,7 +236,12 @@ def fit(
     session = Session(
         model, task, hardware, measures, best, metrics is not None, lines, called, state, Interruption()
     )
-    with prepared(session, seed), _algorithms(deterministic=deterministic):
+    loss = getattr(task, "function", None)
+    with (
+        remembered(loss, optimizer, schedule),
+        prepared(session, seed),
+        _algorithms(deterministic=deterministic),
+    ):
         lines.say(f"on {hardware}{_with_processes()}")
         if checkpoint is not None:
             session.open_checkpoint(

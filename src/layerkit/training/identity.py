@@ -3,7 +3,8 @@
 import functools
 import inspect
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -21,8 +22,9 @@ from layerkit.training.checkpoint import digest, without_address
 from layerkit.training.losses import LossTask
 from layerkit.training.schedules import PerBatch
 
-_first_described: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
-"""What a run changes, as it was at first: in the same call again, as in a notebook, it is the same."""
+_known: WeakKeyDictionary[Any, tuple[str, str]] = WeakKeyDictionary()
+"""What a run changes, as it was at first and as the run left it: in the same call again, as in a notebook, it is the
+same, unless somebody else has changed it since."""
 
 
 def identity_of(
@@ -118,7 +120,7 @@ def _describe_task(task: Task) -> str:
         if not isinstance(task.function, nn.Module):
             settings = {k: v for k, v in getattr(task.function, "__dict__", {}).items() if _is_plain(v)}
             return f"{describe(task.function)} {digest(settings)}"
-        return _first_described.setdefault(task.function, _describe_loss(task.function))
+        return _as_at_first(task.function)
     return f"{type(task).__name__} {digest(task.settings())}"
 
 
@@ -159,7 +161,7 @@ def describe(value: Any) -> str | None:
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, torch.optim.Optimizer | torch.optim.lr_scheduler.LRScheduler):
-        return _first_described.setdefault(value, _describe_as_made(value))
+        return _as_at_first(value)
     if isinstance(value, PerBatch):
         return f"per_batch {describe(value.factory)}"
     if isinstance(value, functools.partial):
@@ -169,7 +171,29 @@ def describe(value: Any) -> str | None:
     return str(getattr(value, "__qualname__", type(value).__name__))
 
 
-def _describe_as_made(value: torch.optim.Optimizer | torch.optim.lr_scheduler.LRScheduler) -> str:
+@contextmanager
+def remembered(*used: Any) -> Iterator[None]:
+    """Note how a run leaves the objects that it was given."""
+    try:
+        yield
+    finally:
+        for one in used:
+            if one in _known:
+                _known[one] = _known[one][0], _describe_as_it_is(one)
+
+
+def _as_at_first(value: Any) -> str:
+    now = _describe_as_it_is(value)
+    first, left = _known.get(value, (now, now))
+    if now not in (first, left):
+        first = now
+    _known[value] = first, now
+    return first
+
+
+def _describe_as_it_is(value: Any) -> str:
+    if isinstance(value, nn.Module):
+        return _describe_loss(value)
     if isinstance(value, torch.optim.Optimizer):
         groups = [{k: v for k, v in group.items() if k != "params"} for group in value.param_groups]
         return f"{_in_words(value)} {digest(groups)}"

@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 Batch = tuple[Tensor, Any]
 
 
+class NonFiniteStepError(NonFiniteError):
+    """It was one step's, whose batch is the one that the tally would count next."""
+
+
 def nothing() -> None:
     """Do nothing, where a run is neither saved nor stopped between two batches."""
 
@@ -242,8 +246,8 @@ class Trainer:
             total = 0.0  # only the sum was too large for its dtype
         where = f"{label}, batch {batch}"
         if self.world == 1:  # otherwise the gradient, the same for all, decides for all
-            _check_finite(float(loss), where)
-        _check_finite(total, where, "gradient")
+            _check_finite(float(loss), where, error=NonFiniteStepError)
+        _check_finite(total, where, "gradient", error=NonFiniteStepError)
         return loss
 
     def check_so_far(self, tally: Tally) -> None:
@@ -436,9 +440,11 @@ def _to_device(target: Any, device: torch.device) -> Any:
     return map_targets(moved, target)
 
 
-def _check_finite(value: float, where: str, what: str = "loss") -> None:
+def _check_finite(
+    value: float, where: str, what: str = "loss", error: type[NonFiniteError] = NonFiniteError
+) -> None:
     if not math.isfinite(value):
-        raise NonFiniteError(
+        raise error(
             f"The {what} is {value} in {where}; expected a finite number. Lower the learning rate, clip the "
             "gradient with clip_norm=1.0, or look at the pictures and targets of that batch. The weights of the "
             "best epoch are kept."

@@ -25,7 +25,7 @@ from layerkit.training.best import Best
 from layerkit.training.checkpoint import Checkpoint, Store
 from layerkit.training.history import History, Row, format_row
 from layerkit.training.interrupting import Interruption
-from layerkit.training.loop import Tally, validate
+from layerkit.training.loop import NonFiniteStepError, Tally, validate
 from layerkit.training.losses import LossTask
 from layerkit.training.mistakes import lazy_parameters
 from layerkit.training.moments import Callbacks, State
@@ -140,7 +140,7 @@ class Session:
 
         row["train_loss"] = self._train(phase, epoch, partial(self._after_step, phase))
         seconds = time.perf_counter() - started
-        self._check_weights(phase, epoch)
+        self._check_weights(phase)
         if phase.valid is not None:
             begin_epoch(phase.valid, epoch)  # only now: it may be the loader that is trained on
             figures = self._validate(phase, partial(self._save_or_stop, phase))
@@ -153,8 +153,8 @@ class Session:
             "images_per_second": images / seconds,
         }
 
-    def _check_weights(self, phase: Phase, epoch: int) -> None:
-        """Look whether the last step, whose loss was finite still, has spoiled the weights."""
+    def _check_weights(self, phase: Phase) -> None:
+        """Look whether the last step, whose loss was finite still, or a callback has spoiled the weights."""
         weights = [weight for weight in phase.trainer.parameters if weight.requires_grad]
         norms = [module for module in phase.trainer.model.modules() if isinstance(module, _BatchNorm)]
         weights += [
@@ -163,9 +163,9 @@ class Session:
         if all(bool(weight.isfinite().all()) for weight in weights):
             return
         raise NonFiniteError(
-            f"Weights of the model are not finite after epoch {epoch + 1}; expected finite numbers. Lower the learning "
-            "rate, or clip the gradient with clip_norm=1.0. The model holds the best weights so far, or those that it "
-            "began with."
+            f"Weights of the model are not finite in epoch {self.done + 1}; expected finite numbers. Lower the "
+            "learning rate, or clip the gradient with clip_norm=1.0. The model holds the best weights so far, or those "
+            "that it began with."
         )
 
     def _train(self, phase: Phase, epoch: int, between: Callable[[], None]) -> float:
@@ -176,7 +176,7 @@ class Session:
                 callbacks=self.callbacks if phase.name == "full" else Callbacks(()),
                 schedule=phase.schedule, progress=self.progress, label=label, after_step=between,
             )  # fmt: skip
-        except NonFiniteError as error:
+        except NonFiniteStepError as error:
             files = _files(phase.train, epoch, self.tally.batch, phase.trainer.accumulate)
             raise NonFiniteError(f"{error}{files}") from error
         except ValueError as error:
@@ -284,6 +284,7 @@ class Session:
             return
         if phase.can_begin_anywhere:
             phase.trainer.check_so_far(self.tally)
+            self._check_weights(phase)
             self.tally.seconds = time.perf_counter() - self._epoch_began
             self._save(phase)
         self._heed()
