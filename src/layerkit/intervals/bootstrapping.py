@@ -16,8 +16,8 @@ _RESAMPLES = 1000
 _FEWEST = 200
 _MOST_NUMBERS = 20_000_000
 """Of very many samples fewer resamples are drawn: their intervals are narrow, and need no third digit."""
-_NUMBERS_AT_ONCE = 2_000_000
-"""How many counts are held at once; further resamples are drawn in turns."""
+_NUMBERS_AT_ONCE = 200_000
+"""How many counts are held at once, about as many as a core has room for; further resamples are drawn in turns."""
 _ROUNDING = 1e-6
 _LOW, _HIGH = 0.025, 0.975
 _Z = 1.959964  # the standard normal's 97.5% quantile
