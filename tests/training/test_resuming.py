@@ -103,6 +103,27 @@ def test_one_loader_may_be_trained_and_validated_on(loader, tmp_path):
     assert_same(whole, run(tmp_path / "stopped", loader, valid=loader))
 
 
+@pytest.mark.parametrize("stop", [2, 7])
+def test_a_stop_within_validation_moves_no_draw(loader, stop, tmp_path):
+    """A validation begins again with what it had drawn from: a foreign loader draws whenever it is begun."""
+
+    def train(folder, *, stops):
+        model = nn.Sequential(nn.Dropout(0.5), *network())
+        passed = iter(range(1, 1000))
+
+        def press(module, args):
+            if not module.training and next(passed) == stop and stops:
+                signal.raise_signal(signal.SIGINT)
+
+        model.register_forward_pre_hook(press)
+        valid = DataLoader(TensorDataset(INPUTS, TARGETS), batch_size=12, shuffle=True)
+        return run(tmp_path / folder, loader, 99 * stops, valid=valid, model=model)
+
+    whole = train("whole", stops=False)
+    train("stopped", stops=True)
+    assert_same(whole, train("stopped", stops=False))
+
+
 def test_once_the_backbone_learns_it_is_in_the_file(loader, tmp_path):
     """Then a run goes on with what was saved, whatever the model held."""
     settings = {"epochs": 4, "frozen_epochs": 2, "optimizer": None, "lr": None}

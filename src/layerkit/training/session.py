@@ -66,6 +66,9 @@ class Session:
     _steps: int = 0  # taken in this process
     _backbone: dict[str, Any] | None = None  # as long as it is frozen
     _began_with: dict[str, Tensor] = field(default_factory=dict)  # until there is a best epoch
+    _before_validating: dict[str, Tensor | None] = field(
+        default_factory=dict
+    )  # what a validation begins with
     _answers: list[tuple[Tensor, Any]] = field(default_factory=list)
 
     @property
@@ -143,7 +146,9 @@ class Session:
         self._check_weights(phase)
         if phase.valid is not None:
             begin_epoch(phase.valid, epoch)  # only now: it may be the loader that is trained on
+            self._before_validating = self._random_state()
             figures = self._validate(phase, partial(self._save_or_stop, phase))
+            self._before_validating = {}
             row |= {f"valid_{name}": value for name, value in figures.items()}
         phase.schedule.after_epoch(row.get(self.best.monitor or "valid_loss"))
         images = count_images(phase.train) or self.tally.images
@@ -302,7 +307,6 @@ class Session:
         self._saved_at = time.monotonic()
         if self.store is None:
             return
-        on_cuda = self.hardware.device.type == "cuda"
         state = {
             "history": list(self.history),
             "best_value": self.best.value,
@@ -314,10 +318,16 @@ class Session:
             "callbacks": self.callbacks.state(),
             "stopped": self.state.stopped,
             "backbone": self._backbone if phase.name == "frozen" else None,
+            **(self._before_validating or self._random_state()),
+        }
+        self.store.save(state, self.best.epoch, self.best.weights)
+
+    def _random_state(self) -> dict[str, Tensor | None]:
+        on_cuda = self.hardware.device.type == "cuda"
+        return {
             "rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state(self.hardware.device) if on_cuda else None,
         }
-        self.store.save(state, self.best.epoch, self.best.weights)
 
     def keep_all_of_best(self) -> None:
         """Go on from the frozen phase's best head; the backbone, about to change, is part of that best too."""
