@@ -15,7 +15,9 @@ from torchvision.transforms import v2
 
 from layerkit import (
     Binary,
+    LayerkitWarning,
     Multiclass,
+    Multilabel,
     MultiTask,
     NonFiniteError,
     Preset,
@@ -168,3 +170,11 @@ def test_intervals_of_weighted_losses_hold_their_value():
         assert [figure, figure.low, figure.high] == pytest.approx(
             [expected, expected.low, expected.high], rel=1e-4
         )
+
+
+def test_a_label_that_is_not_held_out_is_named_and_left_out():
+    """A perfect model is perfect, whatever it was not asked."""
+    target = torch.tensor([[1.0, 0], [0, 0], [1, 0], [0, 0]])
+    with pytest.warns(LayerkitWarning, match="The held-out targets hold no 'rare'; expected every class"):
+        figures = evaluate(nn.Identity(), Multilabel(["often", "rare"]), [(target * 10 - 5, target)])
+    assert figures["average_precision"] == figures["macro_f1"] == 1

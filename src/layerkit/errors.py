@@ -48,6 +48,14 @@ class LayerkitWarning(UserWarning):
     """Something needs the caller's attention; the message says what, and what to do."""
 
 
+def shown(value: object) -> str:
+    """Write a value that was passed by mistake: a module, whose repr fills screens, by its class alone."""
+    if hasattr(value, "named_modules") and not isinstance(value, type):
+        return f"a {type(value).__name__}"
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:197]}..."
+
+
 def warn(message: str) -> None:
     """Give a `LayerkitWarning` at the user's line: the nearest one that is neither layerkit's nor torch's own."""
     frame, level = sys._getframe(1), 2

@@ -15,10 +15,11 @@ from layerkit.freezing import in_evaluation
 from layerkit.intervals import Estimate, confidence_intervals, resampled_intervals, with_intervals
 from layerkit.loading.loaders import PictureLoader
 from layerkit.tasks import Task
+from layerkit.tasks.classes import warn_of_unmeasured
 from layerkit.tasks.targets import map_targets
 from layerkit.training.loop import check_is_shared, validate
 from layerkit.training.losses import as_task
-from layerkit.training.mistakes import check_classes, check_model
+from layerkit.training.mistakes import check_classes, check_model, check_roles
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
@@ -113,8 +114,7 @@ def measure(
     """Do as `evaluate` does, and give the answers too."""
     from torchmetrics import MetricCollection
 
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"`model` is a {type(model).__name__}; expected a torch.nn.Module.")
+    check_roles(model, loader=loader)
     task = as_task(task)
     check_is_shared("loader", loader)
     check_classes(task, loader)
@@ -135,6 +135,8 @@ def measure(
             "spoiled, its precision is too low, or pictures hold NaN: train it anew, or load it from a file that was "
             "saved before."
         )
+    if target is not None:
+        warn_of_unmeasured(task.absent(target))
     if logits is None:
         return Measured(with_intervals(figures, {}), None, target)
     if metrics is None:

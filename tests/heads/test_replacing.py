@@ -308,7 +308,7 @@ def test_builders_are_no_models():
     ("model", "where", "message"),
     [
         (Net, "scor.1", r"Did you mean 'score\.1'\?"),
-        (Net, "zzz", r"named_modules"),
+        (Net, "zzz", r"Its last linear layers: '"),
         (Net, "", r"expected the path of one"),
         (Net, "score.0", r"'score\.0' is Dropout; expected a linear layer or a convolution"),
         (lambda: nn.Sequential(nn.ReLU()), None, r"No linear layer was found.*where="),

@@ -31,4 +31,6 @@ def test_predictions_are_taken():
 def test_another_number_of_answers_is_refused():
     """Several targets are drawn one by one."""
     with pytest.raises(ValueError, match=r"`targets` has 3 numbers and `values` 6"):
+        plot_residuals(torch.zeros(3), torch.zeros(6))
+    with pytest.raises(ValueError, match=r"`values` has the shape \(3, 2\); expected one number a picture"):
         plot_residuals(torch.zeros(3), torch.zeros(3, 2))

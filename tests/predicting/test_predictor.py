@@ -359,7 +359,7 @@ def test_models_that_do_not_answer_for_a_picture_are_refused(name, kind):
 def test_wrong_arguments_are_refused_at_once(picture):
     """The model, the task, the preset, the architecture and the head are checked where they are given."""
     model, task = tiny_model(2), Multiclass(["cat", "dog"])
-    with pytest.raises(TypeError, match="`model` is a str"):
+    with pytest.raises(TypeError, match="`model` is 'resnet18'; expected a torch"):
         Predictor("resnet18", task, PRESET)
     with pytest.raises(TypeError, match="that is Multiclass"):
         Predictor(model, nn.CrossEntropyLoss(), PRESET)

@@ -169,6 +169,7 @@ def test_what_it_takes_to_run_it_again(tmp_path):
         assert "seed=5" in shown
 
 
+@pytest.mark.filterwarnings("ignore:The held-out targets hold no")
 def test_sure_answers_are_not_called_uncertain(tmp_path):
     """Where nothing is below 90%, the section is left out."""
     inputs = torch.rand(20, 3, 16, 16)
@@ -181,6 +182,7 @@ def test_sure_answers_are_not_called_uncertain(tmp_path):
         assert ("Least certain answers" in check_page(tmp_path / "r.html").shown) == there
 
 
+@pytest.mark.filterwarnings("ignore:The held-out targets hold no")
 @pytest.mark.parametrize("kind", ["regression", "several", "binary", "multilabel", "parts", "many"])
 def test_every_task_has_its_sections(kind, tmp_path):
     """Numbers have errors and residuals, labels have curves, parts each their own; names are escaped."""

@@ -141,3 +141,17 @@ def test_bad_arguments_are_refused(arguments: dict[str, object], words: str) -> 
     """Each says what was given, what was expected, and how to mend it."""
     with pytest.raises(ValueError, match=words):
         Binary(**arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("positive", [0, 1])
+def test_what_one_class_alone_cannot_tell_is_not_a_number(positive: int) -> None:
+    """An area under a curve that has no ends, and an F1 of positives that are neither there nor answered."""
+    task = Binary()
+    target = torch.full((4,), positive)
+    metrics = task.metrics()
+    metrics.update(*task.metric_inputs(target.float().unsqueeze(1) * 10 - 5, target))
+    values = metrics.compute()
+    assert values["accuracy"] == 1
+    assert values["auroc"].isnan()
+    assert values["f1"].isnan() if positive == 0 else values["f1"] == 1
+    assert task.absent(target) == [("'yes'", "'no'")[positive]]

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import average_precision_score, f1_score
+from torchmetrics.functional.classification import multilabel_average_precision, multilabel_f1_score
 
 from layerkit.errors import TargetError
 from layerkit.tasks import Multilabel
@@ -86,3 +87,23 @@ def test_no_other_constant_beats_the_constant_logits() -> None:
     logits = task.constant_logits(task.check(target)).requires_grad_()
     task.loss(logits.expand(3, 2), target).backward()
     torch.testing.assert_close(logits.grad, torch.zeros(2), atol=1e-6, rtol=0)
+
+
+def test_labels_that_are_nowhere_are_left_out_of_averages() -> None:
+    """The figures are those of the labels that are there, by torchmetrics; of none, they are not numbers."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(40, 4, generator=generator)
+    target = torch.randint(0, 2, (40, 4), generator=generator)
+    logits[:, 1], target[:, 1] = -5.0, 0
+    target[:, 3] = 0  # answered, though: a false alarm has an F1 of 0
+    metrics = Multilabel(4).metrics()
+    metrics.update(*Multilabel(4).metric_inputs(logits, target))
+    values = metrics.compute()
+    scores = logits.sigmoid()
+    f1 = multilabel_f1_score(scores[:, [0, 2, 3]], target[:, [0, 2, 3]], 3)
+    precision = multilabel_average_precision(scores[:, [0, 2]], target[:, [0, 2]], 2)
+    torch.testing.assert_close(values, {"macro_f1": f1, "average_precision": precision})
+    metrics.reset()
+    metrics.update(torch.zeros(3, 4), torch.zeros(3, 4, dtype=torch.int64))
+    assert all(value.isnan() for value in metrics.compute().values())
+    assert Multilabel(["a", "b", "c", "d"]).absent(target) == ["'b'", "'d'"]

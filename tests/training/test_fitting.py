@@ -243,7 +243,7 @@ def test_clip_norm_bounds_the_step(blobs, linear):
 
 
 def test_per_batch_and_per_epoch_schedules(blobs, linear):
-    """StepLR steps by epoch, per_batch(StepLR) by batch, OneCycleLR by batch by itself."""
+    """StepLR steps by epoch, per_batch(StepLR) by batch, OneCycleLR by batch by itself; rows have the highest."""
     steps = len(blobs.train)
 
     def rates(schedule):
@@ -260,10 +260,8 @@ def test_per_batch_and_per_epoch_schedules(blobs, linear):
         return torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=2 * steps)
 
     assert rates(halve) == pytest.approx([1e-3, 5e-4])
-    assert rates(per_batch(halve)) == pytest.approx(
-        [1e-3 * 0.5 ** (steps - 1), 1e-3 * 0.5 ** (2 * steps - 1)]
-    )
-    assert rates(one_cycle)[1] == pytest.approx(4e-9, rel=0.5)
+    assert rates(per_batch(halve)) == pytest.approx([1e-3, 1e-3 * 0.5**steps])
+    assert rates(one_cycle)[0] == pytest.approx(1e-3, rel=0.1)
     assert rates("constant") == rates(None) == [1e-3, 1e-3]
 
 

@@ -356,7 +356,14 @@ def _check_path(model: nn.Module, where: str) -> None:
         return
     paths = [path for path, _ in model.named_modules() if path]
     near = difflib.get_close_matches(where, paths, n=1, cutoff=0.5)
-    hint = f"Did you mean '{near[0]}'?" if near else "Print model.named_modules() to see the paths."
+    linear = [path for path, module in model.named_modules() if _is_linear(module)][-3:]
+    hint = "Print(model) shows its layers."
+    if near or linear:
+        hint = (
+            f"Did you mean '{near[0]}'?"
+            if near
+            else f"Its last linear layers: {', '.join(map(repr, linear))}."
+        )
     raise HeadError(
         f"`where` is {where!r}, and {type(model).__name__} has no such layer; expected the path of one that "
         f"it has. {hint}"

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from layerkit.errors import HeadError
+from layerkit.errors import HeadError, shown
 from layerkit.heads.detectors import new_predictor, predictor_features
 from layerkit.heads.families import FAMILIES, row_of
 from layerkit.heads.finding import Head, Site, find_head, mark_own_head, plain_of, remember
@@ -88,6 +88,10 @@ def replace_head(
     >>> replace_head(resnet18(), 3).fc
     Linear(in_features=512, out_features=3, bias=True)
     """
+    if isinstance(task, nn.Module) and hasattr(model, "out_features") and not hasattr(task, "out_features"):
+        raise TypeError(
+            f"`model` is {shown(model)} and `task` {shown(task)}; expected the model first: replace_head(model, task)."
+        )
     if isinstance(model, DistributedDataParallel):
         raise HeadError(
             "The model is wrapped in DistributedDataParallel, which would not synchronise a new head; "
@@ -125,7 +129,7 @@ def _out_features(task: HasOutFeatures | int) -> int:
         number = operator.index(number)  # type: ignore[arg-type]
     except TypeError:
         raise TypeError(
-            f"`task` is {task!r}; expected a task such as Multiclass(classes), or a whole number of outputs. "
+            f"`task` is {shown(task)}; expected a task such as Multiclass(classes), or a whole number of outputs. "
             "For three outputs, pass 3."
         ) from None
     if number < 1:

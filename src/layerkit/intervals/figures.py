@@ -199,9 +199,9 @@ def _of_numbers(values: Tensor, wanted: Tensor) -> Figures:
 
 
 def _f1(decided: Tensor, wanted: Tensor) -> Resampled:
-    """Average F1 over the columns of 0 and 1; one that is nowhere 1 counts as 0, as in torchmetrics."""
+    """Average F1 over the columns of 0 and 1 that hold a 1 or are answered with one."""
     both, either = (decided * wanted).float(), (decided + wanted).float()
-    return lambda counts: (2 * (counts @ both) / (counts @ either)).nan_to_num().mean(1)
+    return lambda counts: (2 * (counts @ both) / (counts @ either)).nanmean(1)
 
 
 def _macro_f1(decided: Tensor, wanted: Tensor, weights: Tensor) -> Resampled:
@@ -234,8 +234,7 @@ def _auroc(scores: Tensor, wanted: Tensor) -> Resampled:
 
 
 def _average_precision(scores: Tensor, wanted: Tensor) -> Resampled:
-    """Average over the labels that a resample holds; one that nobody has counts as 0, as in torchmetrics."""
-    share_present = wanted.any(0).float().mean()
+    """Average over the labels that a resample holds."""
     orders = [_ordered(column, descending=True) for column in scores.T]
 
     def one(counts: Tensor, order: Tensor, ends: Tensor | None, column: Tensor) -> Tensor:
@@ -245,9 +244,7 @@ def _average_precision(scores: Tensor, wanted: Tensor) -> Resampled:
 
     def figure(counts: Tensor) -> Tensor:
         labels = zip(orders, wanted.T.float(), strict=True)
-        return (
-            torch.stack([one(counts, *order, column) for order, column in labels]).nanmean(0) * share_present
-        )
+        return torch.stack([one(counts, *order, column) for order, column in labels]).nanmean(0)
 
     return figure
 

@@ -131,8 +131,8 @@ def plot_roc(
     ----------
     targets : Tensor, shape (N,) of class indices or (N, C) of 0 and 1
         The truth.
-    probabilities : Tensor, shape (N, C)
-        A column a class, or one column for that of ``classes[-1]``.
+    probabilities : Tensor, shape (N, C), or sequence of Prediction
+        A column a class, or one column for that of ``classes[-1]``; or what a `Predictor` answers.
     classes : list of str
         The names of the columns.
     ax : matplotlib.axes.Axes, optional
@@ -166,8 +166,8 @@ def plot_precision_recall(
     ----------
     targets : Tensor, shape (N,) of class indices or (N, C) of 0 and 1
         The truth.
-    probabilities : Tensor, shape (N, C)
-        A column a class, or one column for that of ``classes[-1]``.
+    probabilities : Tensor, shape (N, C), or sequence of Prediction
+        A column a class, or one column for that of ``classes[-1]``; or what a `Predictor` answers.
     classes : list of str
         The names of the columns.
     ax : matplotlib.axes.Axes, optional
@@ -209,7 +209,7 @@ def plot_calibration(
     ----------
     targets : Tensor, shape (N,) of class indices, or the shape of the probabilities
         The truth; 0 and 1 where the probabilities have no column for each class.
-    probabilities : Tensor, shape (N, C), or (N,) and (N, 1) of one class
+    probabilities : Tensor, shape (N, C), or (N,) and (N, 1) of one class, or sequence of Prediction
         What the model takes to be likely. Of several columns, whose rows sum to 1, the likeliest counts.
     bins : int
         How many bins of equal width the probabilities are sorted into.
@@ -268,6 +268,8 @@ def confidences(targets: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor]
 
 
 def _as_tensors(targets: Any, probabilities: Any) -> tuple[Tensor, Tensor]:
+    if isinstance(probabilities, Sequence):
+        probabilities = [_probabilities_of(answer) for answer in probabilities]
     targets, probabilities = torch.as_tensor(targets).cpu(), torch.as_tensor(probabilities).cpu()
     if len(targets) != len(probabilities) or not len(targets):
         raise ValueError(
@@ -281,6 +283,18 @@ def _as_tensors(targets: Any, probabilities: Any) -> tuple[Tensor, Tensor]:
             "task.activate(logits)."
         )
     return targets, probabilities
+
+
+def _probabilities_of(answer: Any) -> Any:
+    """Give those of a prediction, in the order of its classes; leave numbers as they are."""
+    if isinstance(answer, Tensor) or not hasattr(answer, "probabilities"):
+        return answer
+    if answer.probabilities is None:
+        raise ValueError(
+            "`probabilities` holds predictions without probabilities; expected the answers of a task of classes. Of a "
+            "task of several parts, pass those of one part; for numbers, use plot_residuals()."
+        )
+    return list(answer.probabilities.values())
 
 
 def _curves(
@@ -311,7 +325,7 @@ def _finished(axes: "Axes", xlabel: str, ylabel: str, title: str, number: int) -
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), xlabel=xlabel, ylabel=ylabel)
     if number > _MOST_CURVES:
         title = f"{title}: the {_MOST_CURVES} worst of {number}"
-    legend = axes.legend(title=title, frameon=False, fontsize=9, title_fontsize=9)
+    legend = axes.legend(title=title, fontsize=9, title_fontsize=9, framealpha=0.85, edgecolor="none")
     for text in legend.get_texts():
         text.set_parse_math(False)
     return axes
@@ -325,4 +339,6 @@ def _transparent_to_blue() -> "Colormap":
 
 
 def _shortened(name: str, most: int = 24) -> str:
-    return name if len(name) <= most else f"{name[: most - 1]}..."
+    """Leave out the middle: names that begin alike are told apart by their ends."""
+    half = (most - 3) // 2
+    return name if len(name) <= most else f"{name[:half]}...{name[-half:]}"

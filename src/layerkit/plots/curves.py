@@ -8,6 +8,8 @@ from layerkit.plots.axes import BLUE, GRAY, ORANGE, new_axes
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+_LEAST_SPAN = 0.2
+
 
 def plot_curves(
     rows: Sequence[dict[str, Any]],
@@ -40,11 +42,13 @@ def plot_curves(
     epochs = [row["epoch"] for row in rows]
     keys = list(rows[0]) if rows else []
     drawn = [(key, axes, color) for key, color in (("train_loss", GRAY), ("valid_loss", BLUE)) if key in keys]
-    metrics = [key for key in keys if key.startswith("valid_") and key != "valid_loss"]
+    metrics = [key for key in keys if key.startswith("valid_") and not key.endswith("_loss")]
+    if monitor in keys and monitor != "valid_loss":
+        metrics.insert(0, monitor)
     if metrics:
-        metric = monitor if monitor in metrics else metrics[0]
-        drawn.append((metric, axes.twinx(), ORANGE))
-        drawn[-1][1].set_ylabel(metric)
+        right = axes.twinx()
+        drawn.append((metrics[0], right, ORANGE))
+        right.set_ylabel(metrics[0])
     lines = []
     for key, on, color in drawn:
         lines += on.plot(epochs, [row[key] for row in rows], color=color, marker=".", label=key)
@@ -52,6 +56,8 @@ def plot_curves(
         kept = [row for row in rows if key == monitor and row["epoch"] == best_epoch]
         for row in kept:
             lines += on.plot(row["epoch"], row[key], "o", ms=10, mfc="none", color=color, label="kept")
+    if metrics:
+        _widen(right)
     axes.set_xlabel("epoch")
     axes.set_ylabel("loss")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -70,6 +76,14 @@ def plot_curves(
     if lines:
         axes.legend(handles=lines, loc="lower center", bbox_to_anchor=(0.5, 1.05), ncols=4, frameon=False)
     return axes
+
+
+def _widen(axes: "Axes") -> None:
+    """Let the axis span a fifth of its values at least: a change of one picture is no peak."""
+    low, high = axes.get_ylim()
+    missing = _LEAST_SPAN * max(abs(low), abs(high)) - (high - low)
+    if missing > 0:
+        axes.set_ylim(low - missing / 2, high + missing / 2)
 
 
 def plot_rates(

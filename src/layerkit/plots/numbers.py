@@ -54,13 +54,19 @@ def plot_residuals(
                 "`values` holds predictions without values; expected the answers of a Regression. Of a task of several "
                 "parts, pass those of one part; for classes, use plot_confusion()."
             )
-    wanted, answered = (
-        torch.as_tensor(part, dtype=torch.float64).cpu().flatten() for part in (targets, values)
-    )
+    wanted, answered = (torch.as_tensor(part, dtype=torch.float64).cpu() for part in (targets, values))
+    for given, part in (("targets", wanted), ("values", answered)):
+        if part.ndim > 1 and part.shape[1:] != (1,):
+            raise ValueError(
+                f"`{given}` has the shape {tuple(part.shape)}; expected one number a picture, (N,) or (N, 1): numbers "
+                "of several kinds have no common axis. Draw them one by one: targets[:, 0], and "
+                "[answer.values[0] for answer in answers]."
+            )
+    wanted, answered = wanted.flatten(), answered.flatten()
     if wanted.shape != answered.shape:
         raise ValueError(
             f"`targets` has {len(wanted)} numbers and `values` {len(answered)}; expected one answer for each "
-            "target. Draw several targets one by one: targets[:, 0]."
+            "target. Pass those of the same pictures."
         )
     axes = ax if ax is not None else new_axes((5, 4))
     many = len(wanted) > _MANY_POINTS

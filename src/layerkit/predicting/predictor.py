@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from layerkit.distributed import is_writer
-from layerkit.errors import NonFiniteError, PictureError, count_of, warn
+from layerkit.errors import NonFiniteError, PictureError, count_of, shown, warn
 from layerkit.heads.families import family_of
 from layerkit.heads.finding import unwrapped
 from layerkit.loading.datasets import OnError
@@ -334,9 +334,10 @@ def _name_of(source: Any) -> str:
 
 
 def _check_kinds(model: Any, task: Any, preset: Any) -> None:
-    if not isinstance(model, nn.Module):
+    if not isinstance(model, nn.Module) or isinstance(model, Task):
         raise TypeError(
-            f"`model` is a {type(model).__name__}; expected a torch.nn.Module with a trained head."
+            f"`model` is {shown(model)}; expected a torch.nn.Module with a trained head, which comes first: "
+            "Predictor(model, task, preset)."
         )
     _, inner = unwrapped(model)
     known = family_of(inner)
@@ -348,12 +349,12 @@ def _check_kinds(model: Any, task: Any, preset: Any) -> None:
         )
     if not isinstance(task, Task):
         raise TypeError(
-            f"`task` is {task!r}; expected a task such as Multiclass(data.classes), which knows how to read "
+            f"`task` is {shown(task)}; expected a task such as Multiclass(data.classes), which knows how to read "
             "the model's outputs. For a model trained with torch.nn.CrossEntropyLoss() that is Multiclass."
         )
     if not isinstance(preset, Preset):
         raise TypeError(
-            f"`preset` is {preset!r}; expected a Preset: data.preset of the loaders it was trained on, or "
+            f"`preset` is {shown(preset)}; expected a Preset: data.preset of the loaders it was trained on, or "
             "Preset.from_weights(ResNet18_Weights.DEFAULT)."
         )
 

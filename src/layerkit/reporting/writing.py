@@ -79,6 +79,8 @@ def write_report(
         raise TypeError(
             f"`predictor` is a {type(predictor).__name__}; expected a Predictor: Predictor(model, task, data.preset)."
         )
+    if Path(path).suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"`path` is {str(path)!r}; expected a name that ends in .html, which the report is.")
     if isinstance(loader, PictureLoader) and loader.batch_sampler.shuffle:
         loader = loader.unshuffled()
     device = next((parameter.device for parameter in predictor.model.parameters()), "cpu")

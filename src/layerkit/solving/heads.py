@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from layerkit import distributed
 from layerkit.convex import is_convex, solve
 from layerkit.device import Device, choose_hardware, move_model
-from layerkit.errors import HeadError, warn
+from layerkit.errors import HeadError, shown, warn
 from layerkit.features import FrozenHead, is_one_linear_layer
 from layerkit.heads import find_head
 from layerkit.loading import PictureLoader
@@ -193,7 +193,7 @@ def _check_task(task: Any) -> None:
     """Refuse a loss that is not convex and smooth in the logits, or not known to be."""
     if not isinstance(task, Task) or isinstance(task, type):
         raise TypeError(
-            f"`task` is {task!r}; expected a task such as Multiclass(data.classes), whose loss is known to be "
+            f"`task` is {shown(task)}; expected a task such as Multiclass(data.classes), whose loss is known to be "
             "convex. Train a loss of your own with fit()."
         )
     if isinstance(task, MultiTask):

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from layerkit.errors import TargetError
+from layerkit.tasks.classes import warn_of_untrained
 from layerkit.tasks.endings import last_activations
 from layerkit.tasks.outputs import split_output
 from layerkit.tasks.targets import as_finite, as_tensor
@@ -90,6 +91,22 @@ class Task(nn.Module, ABC):
         LayerkitWarning
             A class has no picture.
         """
+        warn_of_untrained(self.absent(targets))
+
+    def absent(self, targets: Any) -> list[str]:
+        """Name the classes that none of these targets has, in quotes.
+
+        Parameters
+        ----------
+        targets : Tensor or sequence
+            Those of a whole part of the data.
+
+        Returns
+        -------
+        list of str
+            Empty for numbers.
+        """
+        return []
 
     def check(self, target: Any) -> Any:
         """Check a batch's targets, and give them the dtype and the shape that `criterion` takes.
@@ -258,8 +275,9 @@ class Task(nn.Module, ABC):
         logits = (logits if logits.ndim > 1 else logits.unsqueeze(1)).float()
         if logits.shape[1] != self.out_features:
             raise TargetError(
-                f"The model gives {logits.shape[1]} outputs a picture; expected {self.out_features} for "
-                f"{self}. Give it the right head, auxiliary ones included: replace_head(model, task)."
+                f"The model gives {logits.shape[1]} outputs a picture; expected {self.out_features} for {self} (the "
+                f"outputs' shape is {tuple(logits.shape)}). Give it the right head, auxiliary ones included: "
+                "replace_head(model, task). If that was done, another layer gives the output: name it with where=."
             )
         if not len(logits):
             raise TargetError(

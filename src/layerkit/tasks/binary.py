@@ -1,6 +1,7 @@
 """Yes or no."""
 
 from collections.abc import Sequence
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -13,8 +14,8 @@ from layerkit.tasks.classes import (
     class_names,
     class_weights,
     describe_weights,
+    names_of_absent,
     negatives_per_positive,
-    warn_of_absent,
 )
 from layerkit.tasks.targets import as_probabilities, as_tensor, squeeze_column
 
@@ -96,10 +97,10 @@ class Binary(Task):
         self.pos_weight.copy_(negatives_per_positive(self.check(targets).reshape(-1, 1), positive))
         return f"weight of the positive class {describe_weights(positive, self.pos_weight)}"
 
-    def examine(self, targets: Any) -> None:
-        """Warn where all answers are the same."""
+    def absent(self, targets: Any) -> list[str]:
+        """Name the class that no picture has."""
         positive = self.check(targets) >= 0.5
-        warn_of_absent(self.classes, torch.stack([~positive.all(), positive.any()]))
+        return names_of_absent(self.classes, torch.stack([~positive.all(), positive.any()]))
 
     def check(self, target: Any) -> Tensor:
         """Take bool, 0 and 1 of any dtype, or probabilities, as float32 (N,) or (N, H, W)."""
@@ -126,13 +127,15 @@ class Binary(Task):
     def metrics(self) -> "MetricCollection":
         """Make ``accuracy`` and ``f1`` (at the threshold), and ``auroc``."""
         from torchmetrics import MetricCollection
-        from torchmetrics.classification import BinaryAccuracy, BinaryAUROC, BinaryF1Score
+        from torchmetrics.classification import BinaryAccuracy
+
+        from layerkit.tasks.averages import AUROC, F1
 
         return MetricCollection(
             {
                 "accuracy": BinaryAccuracy(threshold=self.threshold, validate_args=False),
-                "auroc": BinaryAUROC(validate_args=False),
-                "f1": BinaryF1Score(threshold=self.threshold, validate_args=False),
+                "auroc": AUROC(validate_args=False),
+                "f1": F1(threshold=self.threshold, validate_args=False),
             },
             compute_groups=False,
         )
@@ -153,9 +156,9 @@ class Binary(Task):
 
 def check_threshold(threshold: float) -> float:
     """Take a probability at which to decide."""
-    if not 0 < threshold < 1:
+    if not isinstance(threshold, Real) or not 0 < threshold < 1:
         raise ValueError(
-            f"`threshold` is {threshold}; expected a probability between 0 and 1. 0.5 decides for the "
-            "likelier."
+            f"`threshold` is {threshold!r}; expected a probability between 0 and 1, one for all labels. 0.5 decides "
+            "for the likelier."
         )
     return float(threshold)

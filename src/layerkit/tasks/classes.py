@@ -89,13 +89,27 @@ def negatives_per_positive(targets: Tensor, names: Sequence[str]) -> Tensor:
     return (1 - shares) / shares
 
 
-def warn_of_absent(names: Sequence[str], present: Tensor) -> None:
+def names_of_absent(names: Sequence[str], present: Tensor) -> list[str]:
+    """Name the classes that no picture has."""
+    return [repr(name) for name, there in zip(names, present.tolist(), strict=True) if not there]
+
+
+def warn_of_untrained(absent: Sequence[str]) -> None:
     """Warn of classes that no training picture has."""
-    absent = [repr(name) for name, there in zip(names, present.tolist(), strict=True) if not there]
     if absent and is_writer():
         warn(
             f"The training targets hold no {shorten(absent)}; expected every class, since one without pictures is "
             "never learnt. Add pictures, or leave out what cannot occur."
+        )
+
+
+def warn_of_unmeasured(absent: Sequence[str]) -> None:
+    """Warn of classes that no held-out picture has."""
+    if absent and is_writer():
+        warn(
+            f"The held-out targets hold no {shorten(absent)}; expected every class, since nothing can be measured of "
+            "one without pictures: averages are those of the others. Hold some of its pictures out too, in a table "
+            "with the column part=."
         )
 
 

@@ -113,6 +113,12 @@ class MultiTask(Task):
             with _naming(name):
                 part.examine(targets[name])
 
+    def absent(self, targets: Any) -> list[str]:
+        """Name the classes that each part lacks."""
+        targets = self._named(targets)
+        parts = self._tasks().items()
+        return [f"{name}: {absent}" for name, part in parts for absent in part.absent(targets[name])]
+
     def check(self, target: Any) -> dict[str, Any]:
         """Check each part's targets."""
         target = self._named(target)

@@ -14,8 +14,8 @@ from layerkit.tasks.classes import (
     class_names,
     class_weights,
     describe_weights,
+    names_of_absent,
     shorten,
-    warn_of_absent,
 )
 from layerkit.tasks.targets import as_class_indices, as_distributions, as_tensor, squeeze_column
 
@@ -115,9 +115,9 @@ class Multiclass(Task):
         self.class_weight.copy_(counts.sum() / (self.out_features * counts))
         return f"class weights {describe_weights(self.classes, self.class_weight)}"
 
-    def examine(self, targets: Any) -> None:
-        """Warn of classes that have no picture."""
-        warn_of_absent(self.classes, self._counts(self.check(targets)) > 0)
+    def absent(self, targets: Any) -> list[str]:
+        """Name the classes that have no picture."""
+        return names_of_absent(self.classes, self._counts(self.check(targets)) > 0)
 
     def check(self, target: Any) -> Tensor:
         """Take class indices as int64 (N,) or (N, H, W), or probabilities as float32 (N, C)."""

@@ -15,9 +15,9 @@ from layerkit.tasks.classes import (
     class_names,
     class_weights,
     describe_weights,
+    names_of_absent,
     negatives_per_positive,
     shorten,
-    warn_of_absent,
 )
 from layerkit.tasks.targets import as_probabilities, as_tensor
 
@@ -36,7 +36,8 @@ class Multilabel(Task):
         What missing each label costs, next to 1 for a false alarm. ``"balanced"``: negatives / positives
         among the training targets.
     threshold : float
-        The probability above which a label is taken to apply, between 0 and 1.
+        The probability above which a label is taken to apply, between 0 and 1; one for all labels. For one of each,
+        compare ``answer.probabilities`` with your own.
 
     Notes
     -----
@@ -90,9 +91,9 @@ class Multilabel(Task):
         self.pos_weight.copy_(negatives_per_positive(self.check(targets), self.classes))
         return f"weights of the positives {describe_weights(self.classes, self.pos_weight)}"
 
-    def examine(self, targets: Any) -> None:
-        """Warn of labels that apply to no picture."""
-        warn_of_absent(self.classes, (self.check(targets) > 0).any(0))
+    def absent(self, targets: Any) -> list[str]:
+        """Name the labels that apply to no picture."""
+        return names_of_absent(self.classes, (self.check(targets) > 0).any(0))
 
     def check(self, target: Any) -> Tensor:
         """Take rows of bool, of 0 and 1 of any dtype, or of probabilities, as float32 (N, C)."""
@@ -118,16 +119,15 @@ class Multilabel(Task):
         return (self.activate(logits) > self.threshold).to(torch.int64)
 
     def metrics(self) -> "MetricCollection":
-        """Make ``macro_f1`` (at the threshold) and ``average_precision``, both averaged over labels."""
+        """Make ``macro_f1`` (at the threshold) and ``average_precision``, averaged over the labels that are there."""
         from torchmetrics import MetricCollection
-        from torchmetrics.classification import MultilabelAveragePrecision, MultilabelF1Score
+
+        from layerkit.tasks.averages import MacroF1, MeanAveragePrecision
 
         return MetricCollection(
             {
-                "macro_f1": MultilabelF1Score(
-                    self.out_features, threshold=self.threshold, validate_args=False
-                ),
-                "average_precision": MultilabelAveragePrecision(self.out_features, validate_args=False),
+                "macro_f1": MacroF1(self.out_features, threshold=self.threshold, validate_args=False),
+                "average_precision": MeanAveragePrecision(self.out_features, validate_args=False),
             },
             compute_groups=False,
         )

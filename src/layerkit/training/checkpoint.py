@@ -18,7 +18,7 @@ from layerkit.distributed import is_writer
 from layerkit.errors import CheckpointError
 from layerkit.saving import atomic_path, copies, pack, read_tensors, unpack, write_tensors
 
-FORMAT = 3
+FORMAT = 4
 _LAST = "last.safetensors"
 
 

@@ -18,7 +18,7 @@ from layerkit.tasks import Task
 from layerkit.training.fitting import prepare_task
 from layerkit.training.loop import Batch, Trainer, shares_of
 from layerkit.training.losses import as_task
-from layerkit.training.mistakes import check_initialized
+from layerkit.training.mistakes import check_initialized, check_roles
 from layerkit.training.optimizers import OptimizerLike, make_optimizer
 from layerkit.training.progress import Progress
 from layerkit.training.weights import copy_of_weights, put_weights
@@ -119,6 +119,7 @@ def find_lr(
     >>> 1e-7 < found.suggestion < 1
     True
     """
+    check_roles(model, train=train)
     _check_range(lowest, highest, steps, optimizer)
     if distributed.world() > 1:
         raise RuntimeError(

@@ -17,6 +17,7 @@ from layerkit.heads.families import family_of
 from layerkit.intervals import Estimate
 from layerkit.loading import PictureLoader
 from layerkit.tasks import Task
+from layerkit.tasks.classes import warn_of_unmeasured
 from layerkit.tasks.targets import map_targets
 from layerkit.training.best import make_best
 from layerkit.training.checkpoint import Checkpoint
@@ -33,7 +34,7 @@ from layerkit.training.identity import (
 from layerkit.training.interrupting import Interruption
 from layerkit.training.loop import check_is_shared
 from layerkit.training.losses import as_task
-from layerkit.training.mistakes import check_classes, check_initialized
+from layerkit.training.mistakes import check_classes, check_initialized, check_roles
 from layerkit.training.moments import Callbacks, State
 from layerkit.training.optimizers import OptimizerLike, check_rate
 from layerkit.training.phases import frozen_phase, full_phase
@@ -210,6 +211,7 @@ def fit(
     >>> run.history[-1]["valid_accuracy"] > 0.9
     True
     """
+    check_roles(model, train=train, valid=valid)
     _check_arguments(model, epochs, frozen_epochs, accumulate, views, clip_norm)
     lr, seed = check_rate(lr), _check_seed(seed)
     clip_norm = None if clip_norm is None else float(clip_norm)
@@ -256,6 +258,8 @@ def fit(
             if not isinstance(train, PictureLoader):
                 lines.say("this loader cannot begin in the middle: a run goes on from its last whole epoch")
         prepare_task(task, train, lines)
+        if isinstance(valid, PictureLoader):
+            warn_of_unmeasured(task.absent(valid.dataset.targets))
         called.call("on_fit_start", state)
         # Made first, so that a mistake in its arguments is found before anything is trained.
         full = None if frozen_epochs == epochs else full_phase(

@@ -20,8 +20,8 @@ class History(Sequence[Row]):
     """One row an epoch, in order; ``pandas.DataFrame(history)`` takes it as it is.
 
     A row has ``epoch`` (from 1), ``phase`` ("frozen" or "full"), ``train_loss``, ``valid_loss``, each metric
-    as ``valid_<name>``, ``lr`` (of the optimizer's first group: the backbone's, where layerkit chooses),
-    ``seconds`` and ``images_per_second``.
+    as ``valid_<name>``, ``lr`` (the highest of the epoch, of the optimizer's first group: the backbone's, where
+    layerkit chooses), ``seconds`` and ``images_per_second``.
 
     Parameters
     ----------

@@ -446,6 +446,6 @@ def _check_finite(
     if not math.isfinite(value):
         raise error(
             f"The {what} is {value} in {where}; expected a finite number. Lower the learning rate, clip the "
-            "gradient with clip_norm=1.0, or look at the pictures and targets of that batch. The weights of the "
-            "best epoch are kept."
+            "gradient with clip_norm=1.0, or look at the pictures and targets of that batch. The model "
+            "holds the best weights so far, or those that it began with."
         )

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from layerkit.errors import TargetError
+from layerkit.errors import TargetError, shown
 from layerkit.tasks import Task
 
 Loss = Callable[[Tensor, Any], Tensor]
@@ -74,7 +74,7 @@ def as_task(task: Task | Loss | nn.Module) -> Task:
         return task
     if isinstance(task, type) or not callable(task):
         raise TypeError(
-            f"`task` is {task!r}; expected a task such as Multiclass(data.classes), or a loss that is called "
+            f"`task` is {shown(task)}; expected a task such as Multiclass(data.classes), or a loss that is called "
             "with (logits, target), such as torch.nn.CrossEntropyLoss()."
         )
     return LossTask(task)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,9 +11,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import UninitializedParameter
 from torchvision.datasets import DatasetFolder, ImageFolder
 
-from layerkit.errors import warn
+from layerkit.errors import shown, warn
 from layerkit.heads import find_head
 from layerkit.heads.finding import unwrapped
+from layerkit.loading import Loaders
 from layerkit.loading.datasets import PictureDataset
 from layerkit.tasks import MultiTask, Regression, Task
 from layerkit.tasks.classes import shorten
@@ -20,6 +22,37 @@ from layerkit.tasks.endings import last_activations
 from layerkit.tasks.outputs import split_output
 
 _NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm)
+
+
+def check_roles(model: Any, **loaders: Any) -> None:
+    """Find arguments in the places of others.
+
+    Parameters
+    ----------
+    model : object
+        What was passed as the model.
+    loaders : object
+        What was passed as loaders, by the names of the arguments.
+
+    Raises
+    ------
+    TypeError
+        The model is none, or a loader is a path or the `Loaders` of several parts.
+    """
+    if not isinstance(model, nn.Module) or isinstance(model, Task):
+        raise TypeError(
+            f"`model` is {shown(model)}; expected a torch.nn.Module that gives logits. It comes first, then the task."
+        )
+    for name, loader in loaders.items():
+        if isinstance(loader, str | Path):
+            raise TypeError(
+                f"`{name}` is the path {str(loader)!r}; expected a loader of its pictures: that of a part, such as "
+                "data.valid of data = folder_loaders(folder, weights=weights)."
+            )
+        if isinstance(loader, Loaders):
+            raise TypeError(
+                f"`{name}` is the Loaders of all parts; expected that of one. Pass data.train, data.valid or data.test."
+            )
 
 
 def check_backbone(model: nn.Module) -> None:

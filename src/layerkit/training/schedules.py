@@ -70,7 +70,7 @@ class Stepper:
         self.scheduler = scheduler
         self.optimizer = optimizer
         self.by_batch = by_batch
-        self.last_rate = optimizer.param_groups[0]["lr"]  # of the last step taken
+        self.highest_rate = 0.0  # of the steps of this epoch
         self.watches_metric = isinstance(scheduler, ReduceLROnPlateau)
         if isinstance(scheduler, ReduceLROnPlateau) and scheduler.mode != (
             "min" if lower_is_better else "max"
@@ -82,7 +82,7 @@ class Stepper:
 
     def after_batch(self) -> None:
         """Note the rate that was used, and step a scheduler that goes by batches."""
-        self.last_rate = self.optimizer.param_groups[0]["lr"]
+        self.highest_rate = max(self.highest_rate, float(self.optimizer.param_groups[0]["lr"]))
         if self.scheduler is None or not self.by_batch:
             return
         try:
@@ -102,16 +102,21 @@ class Stepper:
         else:
             self.scheduler.step()
 
+    def rate_of_epoch(self) -> float:
+        """Give the highest rate since it was last asked for."""
+        rate, self.highest_rate = self.highest_rate, 0.0
+        return rate
+
     def state_dict(self) -> dict[str, Any]:
         """Give the scheduler's state."""
         return {
-            "last_rate": self.last_rate,
+            "highest_rate": self.highest_rate,
             "scheduler": {} if self.scheduler is None else self.scheduler.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take the scheduler's state back."""
-        self.last_rate = state["last_rate"]
+        self.highest_rate = state["highest_rate"]
         if self.scheduler is not None:
             self.scheduler.load_state_dict(state["scheduler"])
 

@@ -153,7 +153,7 @@ class Session:
         phase.schedule.after_epoch(row.get(self.best.monitor or "valid_loss"))
         images = count_images(phase.train) or self.tally.images
         return row | {
-            "lr": phase.schedule.last_rate,
+            "lr": phase.schedule.rate_of_epoch(),
             "seconds": time.perf_counter() - started,
             "images_per_second": images / seconds,
         }
