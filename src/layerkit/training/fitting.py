@@ -276,7 +276,7 @@ def fit(
             )  # fmt: skip
             session.run(frozen, is_last=full is None)
         if full is not None and session.done < epochs and not session.is_stopped:
-            if session.done == frozen_epochs:
+            if session.done == frozen_epochs and not session.is_within(full):
                 session.keep_all_of_best()
             session.run(full, is_last=True)
         if session.is_stopped:

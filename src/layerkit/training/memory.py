@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from layerkit import distributed
 from layerkit.errors import warn
 from layerkit.tasks.targets import map_targets
+from layerkit.training.randomness import RandomState, put_random_state, random_state
 
 
 class Pieces:
@@ -27,22 +28,25 @@ class Pieces:
         self.count = 1
         self.is_watching = device.type != "cpu"
         self._device = device
-        self._buffers = list(model.buffers())
+        self._places = [
+            (module, name)
+            for module in model.modules()
+            for name, buffer in module._buffers.items()
+            if buffer is not None
+        ]
         self._noted: list[Tensor] = []
-        self._random: list[Tensor] = []
+        self._random: RandomState = {}
 
     def note(self) -> None:
         """Note what a step that fails halfway would leave changed."""
-        self._noted = [buffer.clone() for buffer in self._buffers]
+        self._noted = [module._buffers[name].clone() for module, name in self._places]  # type: ignore[union-attr]
         if self.is_watching:
-            self._random = [torch.get_rng_state()]
-            if self._device.type == "cuda":
-                self._random.append(torch.cuda.get_rng_state(self._device))
+            self._random = random_state(self._device)
 
     def put_back(self) -> None:
         """Undo what a batch that was no good has left in the buffers, such as batch norm's statistics."""
-        for buffer, noted in zip(self._buffers, self._noted, strict=True):
-            buffer.detach().copy_(noted)
+        for (module, name), noted in zip(self._places, self._noted, strict=True):
+            module._buffers[name].detach().copy_(noted)  # type: ignore[union-attr]
 
     def split(self, inputs: Tensor, target: Any) -> list[tuple[Tensor, Any]]:
         """Cut a batch into as many pieces as have proved to fit."""
@@ -68,10 +72,9 @@ class Pieces:
         if not self.is_watching or self.count >= size:
             raise error
         self.put_back()
-        torch.set_rng_state(self._random[0])
-        if self._device.type == "cuda":
-            torch.cuda.set_rng_state(self._random[1], self._device)
-            torch.cuda.empty_cache()
+        put_random_state(self._random, self._device)
+        if self._device.type != "cpu":
+            torch.get_device_module(self._device).empty_cache()
         self.count *= 2
         warn(
             f"A batch of {size} pictures does not fit the memory of {self._device}: it is taken in {self.count} "

@@ -1,7 +1,6 @@
 """A run in progress: what both phases share, and what a checkpoint holds of it."""
 
 import copy
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -31,6 +30,7 @@ from layerkit.training.mistakes import lazy_parameters
 from layerkit.training.moments import Callbacks, State
 from layerkit.training.phases import Phase, begin_epoch, count_images
 from layerkit.training.progress import Progress
+from layerkit.training.randomness import RandomState, put_random_state, random_state
 from layerkit.training.weights import copy_of_weights, put_weights
 
 if TYPE_CHECKING:
@@ -66,9 +66,7 @@ class Session:
     _steps: int = 0  # taken in this process
     _backbone: dict[str, Any] | None = None  # as long as it is frozen
     _began_with: dict[str, Tensor] = field(default_factory=dict)  # until there is a best epoch
-    _before_validating: dict[str, Tensor | None] = field(
-        default_factory=dict
-    )  # what a validation begins with
+    _before_validating: list[RandomState] = field(default_factory=list)  # what a validation begins with
     _answers: list[tuple[Tensor, Any]] = field(default_factory=list)
 
     @property
@@ -87,9 +85,13 @@ class Session:
         tally = self.resumed["tally"] if self.resumed is not None else vars(self.tally)
         return bool(self.state.stopped) and self.done > 0 and not tally["batch"]
 
+    def is_within(self, phase: Phase) -> bool:
+        """Tell whether a run that goes on had begun a phase."""
+        return self.resumed is not None and self.resumed["phase"]["name"] == phase.name
+
     def run(self, phase: Phase, *, is_last: bool) -> None:
         """Train through a phase, from where a checkpoint left it."""
-        state = self.state
+        state, device = self.state, self.hardware.device
         self.has_begun = True
         state.phase, state.is_last_phase, state.optimizer = phase.name, is_last, phase.trainer.optimizer
         left = [epoch for epoch in phase.epochs if epoch >= self.done]
@@ -98,6 +100,8 @@ class Session:
         if phase.name == "full" and not self.best.weights and not lazy_parameters(self.model):
             self._began_with = copy_of_weights(self.model)
         self._take_up(phase)
+        if phase.trainer.world < distributed.world():  # each trains the same head, and draws the same for it
+            put_random_state(distributed.gather_objects(random_state(device))[0], device)
         self.progress.open(_total_images(phase, len(left)), f"{phase.name} phase")
         self.progress.advance(self.tally.images)
         if self._saved_at is None:
@@ -112,6 +116,8 @@ class Session:
                 self._end_epoch(phase, row)
                 if state.stopped:
                     break
+        if phase.trainer.world < distributed.world():  # the same but for what a device rounds
+            distributed.copy_from_first([*self.best.weights.values(), *state.model.parameters()])
         if self.store is not None:
             self.store.finish()
         self.progress.close()
@@ -119,15 +125,15 @@ class Session:
     def _take_up(self, phase: Phase) -> None:
         if self.resumed is None:
             return
-        if self.resumed["phase"]["name"] == phase.name:
+        if self.is_within(phase):
             phase.load_state(self.resumed["phase"])
             self.tally = Tally(**self.resumed["tally"])
             self.tally.loss = float(self.tally.loss)
             if not distributed.is_writer():  # what was saved is the first process's part
                 self.tally.loss, self.tally.images = 0.0, 0
-        torch.set_rng_state(self.resumed["rng"])  # last: preparing a phase may have drawn
-        if self.hardware.device.type == "cuda" and self.resumed["cuda_rng"] is not None:
-            torch.cuda.set_rng_state(self.resumed["cuda_rng"], self.hardware.device)
+        # Last: preparing a phase may have drawn. Other processes than before share the states that there are.
+        states = self.resumed["random"]
+        put_random_state(states[distributed.rank() % len(states)], self.hardware.device)
         self.resumed = None
         self._saved_at = time.monotonic()
 
@@ -146,9 +152,9 @@ class Session:
         self._check_weights(phase)
         if phase.valid is not None:
             begin_epoch(phase.valid, epoch)  # only now: it may be the loader that is trained on
-            self._before_validating = self._random_state()
+            self._before_validating = self._random_states(phase)
             figures = self._validate(phase, partial(self._save_or_stop, phase))
-            self._before_validating = {}
+            self._before_validating = []
             row |= {f"valid_{name}": value for name, value in figures.items()}
         phase.schedule.after_epoch(row.get(self.best.monitor or "valid_loss"))
         images = count_images(phase.train) or self.tally.images
@@ -251,33 +257,34 @@ class Session:
                 self.best.answers = {"logits": torch.cat(logits), "target": joined}
         self.progress.say(format_row(row, epochs=self.state.epochs, best=is_best))
         self.callbacks.call("on_epoch_end", self.state)
+        signal = self._agree()
         is_end = row["epoch"] == phase.epochs[-1] + 1 or bool(self.state.stopped)
         # An epoch of the frozen phase can be too short for a file of its own.
         is_long = phase.name == "full" or self._seconds_since_saving() > _SHORT_SECONDS
-        if is_end or is_long or self.interruption.is_asked_for:
+        if is_end or is_long or signal:
             self._save(phase)
             if self.store is not None:
                 self.store.keep_epoch(row["epoch"])
-        self._heed()
+        self._heed(signal)
 
     def _after_step(self, phase: Phase) -> None:
         """Save or stop where it is time to; several processes do so after the same step."""
-        if phase.trainer.world > 1:
-            self._steps += 1
-            if self._steps % _STEPS_BETWEEN_WORDS:
-                return
-            self._agree(phase)
-        self._save_or_stop(phase)
-
-    def _agree(self, phase: Phase) -> None:
-        """Let a signal, and a save that is due, be those of all processes."""
-        own = [self.interruption.signal or 0, int(self._is_due)]
-        signal, is_due = distributed.largest_of_all(torch.tensor(own, device=self.hardware.device)).tolist()
-        self.interruption.signal = signal or None
-        if is_due:
-            self._saved_at = -math.inf
-        if is_due or signal:
+        if phase.trainer.world == 1:
+            self._save_or_stop(phase)
+            return
+        self._steps += 1
+        if self._steps % _STEPS_BETWEEN_WORDS:
+            return
+        own = torch.tensor(int(self._is_due or self.interruption.is_asked_for), device=self.hardware.device)
+        if distributed.largest_of_all(own):
             phase.trainer.gather(self.tally)
+            self._save_here(phase, self._agree())
+
+    def _agree(self) -> int | None:
+        """Let the wish to stop be that of all processes; give the signal that any of them has got."""
+        pairs = distributed.gather_objects((self.interruption.signal, self.state.stopped))
+        self.state.stopped = next((reason for _, reason in pairs if reason), None)
+        return max((signal for signal, _ in pairs if signal), default=None)
 
     @property
     def _is_due(self) -> bool:
@@ -285,19 +292,26 @@ class Session:
 
     def _save_or_stop(self, phase: Phase) -> None:
         """Between two batches: save if it is time to, and stop if somebody asked for that."""
-        if not self._is_due and not self.interruption.is_asked_for:
-            return
+        # In validation several processes stop at its end, together: the others would wait for one that has gone.
+        signal = self.interruption.signal if phase.trainer.world == 1 else None
+        if self._is_due or signal:
+            self._save_here(phase, signal)
+
+    def _save_here(self, phase: Phase, signal: int | None) -> None:
         if phase.can_begin_anywhere:
             phase.trainer.check_so_far(self.tally)
             self._check_weights(phase)
             self.tally.seconds = time.perf_counter() - self._epoch_began
             self._save(phase)
-        self._heed()
+        self._heed(signal)
 
-    def _heed(self) -> None:
-        if self.interruption.is_asked_for and self.store is not None:
+    def _heed(self, signal: int | None) -> None:
+        if signal is None:
+            return
+        if self.store is not None:
             self.store.finish()
             self.progress.say(f"interrupted; the same call goes on from {self.store.folder}")
+        self.interruption.signal = signal
         self.interruption.heed()
 
     def _seconds_since_saving(self) -> float:
@@ -318,16 +332,14 @@ class Session:
             "callbacks": self.callbacks.state(),
             "stopped": self.state.stopped,
             "backbone": self._backbone if phase.name == "frozen" else None,
-            **(self._before_validating or self._random_state()),
+            "random": self._before_validating or self._random_states(phase),
         }
         self.store.save(state, self.best.epoch, self.best.weights)
 
-    def _random_state(self) -> dict[str, Tensor | None]:
-        on_cuda = self.hardware.device.type == "cuda"
-        return {
-            "rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state(self.hardware.device) if on_cuda else None,
-        }
+    def _random_states(self, phase: Phase) -> list[RandomState]:
+        """Give what each process goes on to draw from; those that do not share a phase draw the same."""
+        own = random_state(self.hardware.device)
+        return distributed.gather_objects(own) if phase.trainer.world > 1 else [own]
 
     def keep_all_of_best(self) -> None:
         """Go on from the frozen phase's best head; the backbone, about to change, is part of that best too."""
