@@ -92,6 +92,7 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], header: Mappi
     with atomic_path(path) as temporary:
         try:
             save_file(dict(tensors), temporary, metadata=metadata)
+            _sync(temporary)
         except SafetensorError as error:
             raise OSError(f"{path} could not be written: {error}") from error
 
@@ -185,6 +186,12 @@ def checksum(tensors: Mapping[str, Tensor], text: str = "") -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file is on the disk: after a power cut its new name could stand for half of it."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def _umask() -> int:

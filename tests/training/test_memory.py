@@ -28,8 +28,8 @@ def _watching(monkeypatch):
     """Have a CPU watched as an accelerator is."""
     before = memory.Pieces.__init__
 
-    def watch(self, *arguments):
-        before(self, *arguments)
+    def watch(self, *arguments, **options):
+        before(self, *arguments, **options)
         self.is_watching = True
 
     monkeypatch.setattr(memory.Pieces, "__init__", watch)

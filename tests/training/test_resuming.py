@@ -1,5 +1,6 @@
 """What a run that goes on must find again: bits, backbone, callbacks, and nothing that only looks the same."""
 
+import copy
 import math
 import signal
 import subprocess
@@ -11,13 +12,24 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
-from torch.optim.lr_scheduler import StepLR
+from torch.optim.lr_scheduler import LinearLR, SequentialLR, StepLR
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from torchmetrics import Metric
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 from torchvision.transforms import v2
 
-from layerkit import Checkpoint, CheckpointError, Multiclass, NonFiniteError, find_lr, fit, freeze
+from layerkit import (
+    Binary,
+    Checkpoint,
+    CheckpointError,
+    Multiclass,
+    MultiTask,
+    NonFiniteError,
+    find_lr,
+    fit,
+    freeze,
+    per_batch,
+)
 from layerkit.callbacks import EarlyStopping, Unfreeze
 from layerkit.loading import FolderDataset
 from layerkit.loading.loaders import PictureLoader
@@ -238,6 +250,113 @@ def test_unfreezing_goes_on_in_the_middle_of_an_epoch(loader, tmp_path):
     assert_same(whole, run(tmp_path / "stopped", loader, callbacks=[Unfreeze(at=[3])]))
 
 
+@pytest.mark.parametrize("stop", [1, 3, 5])
+def test_what_the_task_learns_goes_on_within_the_epoch_after_the_frozen_phase(loader, stop, tmp_path):
+    """It is not put back to the frozen phase's best, which is done once."""
+
+    def train(folder, stop):
+        task = MultiTask({"a": Multiclass(2), "b": Binary()}, loss_weights="uncertainty")
+        torch.manual_seed(0)
+        model = nn.Sequential(
+            nn.Conv2d(3, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(24, 3)
+        )
+        data = copy.copy(loader)
+        data.dataset.targets = {"a": [n % 2 for n in range(20)], "b": [n % 3 == 0 for n in range(20)]}
+        data.dataset.targets = {name: torch.tensor(column) for name, column in data.dataset.targets.items()}
+        try:
+            fit(
+                model, task, data, epochs=2, frozen_epochs=1, seed=0, lr=0.01, progress=False,
+                checkpoint=tmp_path / folder, callbacks=[StopAt(stop)],
+            )  # fmt: skip
+        except KeyboardInterrupt:
+            assert stop
+        return model.state_dict() | task.state_dict()
+
+    whole = train("whole", 0)
+    train("stopped", stop)
+    assert_same(whole, train("stopped", 0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_an_optimizers_state_comes_back_in_its_own_dtype(loader, dtype, tmp_path):
+    """Torch casts what it loads to that of the parameters; NAdam's product of momenta is float32 in any."""
+    settings = {"optimizer": torch.optim.NAdam, "lr": 0.01}
+    cast = DataLoader(TensorDataset(INPUTS.to(dtype), TARGETS), batch_size=12)
+    whole = run(tmp_path / "whole", cast, model=network().to(dtype), **settings)
+    run(tmp_path / "stopped", cast, 7, model=network().to(dtype), **settings)
+    assert_same(whole, run(tmp_path / "stopped", cast, model=network().to(dtype), **settings))
+
+
+class Focal(Multiclass):
+    """A task of the user's own, with a setting of its own."""
+
+    def __init__(self, classes, gamma=1.0):
+        super().__init__(classes)
+        self.gamma = gamma
+
+
+class Made:
+    """A factory that is an object."""
+
+    def __init__(self, kind, **options):
+        self.kind, self.options, self.lr = kind, options, options.get("lr")
+
+    def __call__(self, parameters):
+        return self.kind(parameters, **self.options)
+
+
+def in_turn(total):
+    return lambda optimizer: SequentialLR(
+        optimizer, [LinearLR(optimizer, total_iters=total), StepLR(optimizer, 1)], milestones=[2]
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        (
+            {"schedule": per_batch(lambda o: StepLR(o, 5))},
+            {"schedule": per_batch(lambda o: StepLR(o, 2))},
+            "step_size",
+        ),
+        ({"schedule": in_turn(5)}, {"schedule": in_turn(2)}, "_schedulers.0.total_iters was 5 and is 2"),
+        (
+            {"optimizer": Made(torch.optim.SGD, lr=0.1)},
+            {"optimizer": Made(torch.optim.SGD, lr=0.2)},
+            "optimizer was",
+        ),
+        ({"task": Focal(2)}, {"task": Focal(2, gamma=5.0)}, "task was"),
+        (
+            {"metrics": {"f1": MulticlassF1Score(2, average="micro")}},
+            {"metrics": {"f1": MulticlassF1Score(2, average="macro")}},
+            "metrics was",
+        ),
+        ({"frozen": 0}, {"frozen": 4}, "trainable was"),
+        ({"dtype": torch.float32}, {"dtype": torch.float64}, "model was"),
+    ],
+    ids=["per batch", "nested schedule", "object", "own task", "metric", "other layer frozen", "dtype"],
+)
+def test_more_that_changed_is_refused(before, after, message, tmp_path):
+    """Though every name and every shape is the same."""
+
+    def call(stop, task=None, frozen=None, dtype=torch.float32, **settings):
+        model = network().to(dtype)
+        if frozen is not None:
+            freeze(model[frozen])
+        options = {"optimizer": torch.optim.SGD} | settings
+        loader = DataLoader(TensorDataset(INPUTS.to(dtype), TARGETS), batch_size=12)
+        fit(
+            model, Multiclass(2) if task is None else task, loader, loader, epochs=2, checkpoint=tmp_path,
+            callbacks=[StopAt(stop)], progress=False, **options,
+        )  # fmt: skip
+
+    with pytest.raises(KeyboardInterrupt):
+        call(5, **before)
+    with pytest.raises(CheckpointError, match=message):
+        call(0, **after)
+    call(0, **before)
+
+
 class Rotating(v2.RandomRotation):
     """A transform of the user's own."""
 
@@ -265,7 +384,7 @@ class Rotating(v2.RandomRotation):
             {"schedule": lambda optimizer: StepLR(optimizer, 2)},
             "of the schedule that was made, step_size was 1 and is 2",
         ),
-        ({}, {"frozen": True}, r"optimizer holds \[4\] parameters .* this one \[2\]"),
+        ({}, {"frozen": True}, "trainable was '4 parameters .* and is '2 parameters "),
     ],
     ids=["loss weight", "loss weight added", "factory", "schedule factory", "freeze"],
 )

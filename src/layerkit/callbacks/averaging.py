@@ -66,7 +66,10 @@ class EMA:
     def _blend(self, averages: Any, current: Any, count: Tensor | int) -> None:
         steps = int(count)
         kept = min(self.decay, (1 + steps) / (10 + steps))
-        if averages[0].is_floating_point():
+        if averages[0].is_complex():
+            for average, value in zip(averages, current, strict=True):
+                average.lerp_(value, 1 - kept)
+        elif averages[0].is_floating_point():
             torch._foreach_lerp_(averages, current, 1 - kept)
         else:  # a counter, such as batch norm's
             torch._foreach_copy_(averages, current)

@@ -17,7 +17,7 @@ from layerkit.tasks.outputs import split_output
 from layerkit.tasks.targets import map_targets
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode(): what a model keeps for itself could not be trained with afterwards
 def precompute_features(
     model: nn.Module,
     batches: Iterable[tuple[Tensor, Any]],

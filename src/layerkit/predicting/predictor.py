@@ -180,7 +180,7 @@ class Predictor:
         """
         like = next((p for p in self.model.parameters() if p.is_floating_point()), torch.empty(0))
         inputs = self.preset.normalize(pixels.to(like.device)).to(like.dtype)
-        with evaluation_mode(self.model), torch.inference_mode():
+        with evaluation_mode(self.model), torch.no_grad():
             logits, _ = split_output(self.model(inputs))
         return as_rows(logits, len(pixels), self.task)
 
@@ -255,7 +255,7 @@ class Predictor:
         with evaluation_mode(self.model):
             program = Program(self.model, self.task, self.preset)
         half = next((p.dtype for p in self.model.parameters()), torch.float32) != torch.float32
-        with torch.inference_mode():
+        with torch.no_grad():
             expected = program(pixels) if half else self._read(pixels)
         metadata = describe_program(self.task, self.preset)
         write_once(path, partial(write_program, path, program, metadata, pixels, expected))

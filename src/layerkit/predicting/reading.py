@@ -172,7 +172,7 @@ def _fill(path: str | Path, model: nn.Module, weights: Tensors, preset: Preset, 
     inputs = pattern_for(inner, preset)
     own = inner.state_dict()
     state = {name: value.to(own[name]) for name, value in weights.items()}
-    with torch.inference_mode(), in_evaluation(inner):
+    with torch.no_grad(), in_evaluation(inner):
         called = torch.func.functional_call(inner, state, (inputs,), tie_weights=False)
         answered, _ = split_output(called)
     if not same_outputs(answered, outputs):

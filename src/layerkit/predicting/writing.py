@@ -44,7 +44,7 @@ def pack_predictor(
     _, model = unwrapped(model)
     refuse_unprepared(task)
     inputs = pattern_for(model, preset)
-    with torch.inference_mode():
+    with torch.no_grad():
         outputs, _ = split_output(model(inputs))
         if not as_rows(outputs, len(inputs), task).isfinite().all():
             raise ValueError(

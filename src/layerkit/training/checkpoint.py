@@ -178,8 +178,11 @@ class Store:
                 old.unlink(missing_ok=True)
 
     def _keep(self, kept: Path) -> None:
-        with atomic_path(kept) as temporary:
-            shutil.copyfile(self.folder / _LAST, temporary)
+        try:
+            with atomic_path(kept) as temporary:
+                shutil.copyfile(self.folder / _LAST, temporary)
+        except OSError as error:
+            raise self._unwritten(kept, error) from error
         for old in self._kept()[: -self.keep]:
             old.unlink()
 
@@ -188,6 +191,7 @@ class Store:
         packed = pack(content, tensors, name)
         header = {
             "format": FORMAT,
+            "kind": name,
             "version": __version__,
             "identity": self.identity,
             "circumstances": self.circumstances,
@@ -199,16 +203,16 @@ class Store:
         try:
             write_tensors(path, tensors, header)
         except OSError as error:
-            before = (self.folder / _LAST).exists()
-            remedy = (
-                "The state before is whole: make room, and call again to go on from there."
-                if before
-                else "Nothing was written: make room, or choose another folder."
-            )
-            raise CheckpointError(
-                f"The state of the run could not be written to {path} ({error}); expected a folder with room in "
-                f"it. {remedy}"
-            ) from error
+            raise self._unwritten(path, error) from error
+
+    def _unwritten(self, path: Path, error: OSError) -> CheckpointError:
+        remedy = "Make room, or choose another folder."
+        if (self.folder / _LAST).exists():
+            remedy = "The state before is whole: make room, and call again to go on from there."
+        return CheckpointError(
+            f"The state of the run could not be written to {path} ({error}); expected a folder of your own with room "
+            f"in it. {remedy}"
+        )
 
     def _read(self, path: Path, name: str) -> dict[str, Any]:
         try:
@@ -230,6 +234,12 @@ class Store:
             raise CheckpointError(
                 f"{path} has the format {header['format']} (layerkit {header.get('version')}); expected "
                 f"{FORMAT}, that of layerkit {__version__}. Go on with that version, or choose another folder."
+            )
+        kind = header.get("kind")
+        if kind != name:
+            raise CheckpointError(
+                f"{path} holds the {kind} of a run; expected its {name}. The files were exchanged: put each "
+                "under its own name again, or take another copy."
             )
         self._check_identity(header["identity"])
         if name == "state":

@@ -213,6 +213,7 @@ def fit(
     """
     check_roles(model, train=train, valid=valid)
     _check_arguments(model, epochs, frozen_epochs, accumulate, views, clip_norm)
+    epochs, frozen_epochs, accumulate, views = map(int, (epochs, frozen_epochs, accumulate, views))
     lr, seed = check_rate(lr), _check_seed(seed)
     clip_norm = None if clip_norm is None else float(clip_norm)
     check_schedule(schedule)
@@ -226,6 +227,7 @@ def fit(
         )  # fmt: skip
     called = Callbacks(callbacks)
     task = as_task(task)
+    _check_divisible(task, accumulate)
     for loader in (train, valid):
         check_classes(task, loader)
     hardware = choose_hardware(model, device, precision, channels_last)
@@ -238,9 +240,9 @@ def fit(
     session = Session(
         model, task, hardware, measures, best, metrics is not None, lines, called, state, Interruption()
     )
-    loss = getattr(task, "function", None)
+    used = model, task, getattr(task, "function", None), optimizer, schedule
     with (
-        remembered(loss, optimizer, schedule),
+        remembered(*used),
         prepared(session, seed),
         _algorithms(deterministic=deterministic),
     ):
@@ -303,6 +305,15 @@ def _warn_of_idle(**settings: Any) -> None:
             f"{', '.join(idle)} {'has' if len(idle) == 1 else 'have'} no effect where all epochs are frozen ones: "
             "these have an optimizer of their own; expected more `epochs` than `frozen_epochs`. Raise `epochs` to "
             "train the whole model afterwards, or leave it out."
+        )
+
+
+def _check_divisible(task: Task, accumulate: int) -> None:
+    """Refuse a loss whose gradient depends on how a step is taken in pieces."""
+    if getattr(task, "adds_up", False) and (accumulate > 1 or distributed.world() > 1):
+        raise ValueError(
+            "The loss has reduction='sum', and a step is taken in pieces; expected a mean, whose gradient does not "
+            "depend on the pieces. Pass reduction='mean', or take each batch whole, in one process."
         )
 
 
@@ -402,7 +413,7 @@ def _check_arguments(
         ("views", views, 1, "1 sees each picture as in evaluation."),
     ]
     for name, value, smallest, hint in numbers:
-        if isinstance(value, bool) or not isinstance(value, int) or value < smallest:
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < smallest:
             raise ValueError(f"`{name}` is {value!r}; expected a whole number of at least {smallest}. {hint}")
     if frozen_epochs > epochs:
         raise ValueError(

@@ -3,7 +3,7 @@
 import functools
 import inspect
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -22,7 +22,7 @@ from layerkit.training.checkpoint import digest, without_address
 from layerkit.training.losses import LossTask
 from layerkit.training.schedules import PerBatch
 
-_known: WeakKeyDictionary[Any, tuple[str, str]] = WeakKeyDictionary()
+_known: WeakKeyDictionary[Any, tuple[str, str, Callable[[Any], str]]] = WeakKeyDictionary()
 """What a run changes, as it was at first and as the run left it: in the same call again, as in a notebook, it is the
 same, unless somebody else has changed it since."""
 
@@ -37,10 +37,13 @@ def identity_of(
 ) -> dict[str, Any]:
     """Say what makes a run this run and no other, as far as model, data and seed go."""
     shapes = {
-        name: list(value.shape) for name, value in model.state_dict().items() if isinstance(value, Tensor)
+        name: [*value.shape, str(value.dtype)]
+        for name, value in model.state_dict().items()
+        if isinstance(value, Tensor)
     }
     return {
         "model": f"{type(model).__name__} {digest(shapes)}",
+        "trainable": _as_at_first(model, _describe_trainable),
         "task": _describe_task(task),
         "train": _describe_loader(train),
         "valid": _describe_loader(valid),
@@ -51,7 +54,17 @@ def identity_of(
 
 def describe_metrics(metrics: Mapping[str, Any] | None) -> list[str] | None:
     """Name the metrics that were given instead of the task's own."""
-    return None if metrics is None else [f"{name}: {type(one).__name__}" for name, one in metrics.items()]
+    if metrics is None:
+        return None
+    return [
+        f"{name}: {type(one).__name__} {digest(_settings_of_metric(one))}" for name, one in metrics.items()
+    ]
+
+
+def _settings_of_metric(metric: Any) -> dict[str, Any]:
+    """Leave out what is its own business, and what a run sets."""
+    settings = _plain_attributes(metric)
+    return {k: v for k, v in settings.items() if k[0] != "_" and k != "sync_on_compute"}
 
 
 def circumstances_of(hardware: Hardware, *, compiled: bool) -> dict[str, Any]:
@@ -95,7 +108,7 @@ def describe_callbacks(callbacks: Sequence[Any]) -> list[str]:
             )
         except ValueError:  # a class that is not written in Python, such as SimpleNamespace
             asked = set()
-        settings = {k: v for k, v in getattr(one, "__dict__", {}).items() if k in asked and _is_plain(v)}
+        settings = {k: v for k, v in getattr(one, "__dict__", {}).items() if k in asked and _is_data(v)}
         described.append(f"{type(one).__name__} {digest(settings)}")
     return described
 
@@ -109,25 +122,50 @@ def plain_settings(made: Any) -> dict[str, Any]:
             for name, value in group.items()
         ]
     else:
-        pairs = list(made.state_dict().items())
+        pairs = list(_flat("", made.state_dict()))
     return {
         name: list(value) if isinstance(value, tuple) else value for name, value in pairs if _is_plain(value)
     }
 
 
+def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Look into dicts, and into lists of them, such as the schedulers in one that takes them in turn."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _flat(f"{name}.{key}".lstrip("."), item)
+    elif isinstance(value, list | tuple) and not _is_plain(value):
+        yield from _flat(name, dict(enumerate(value)))
+    else:
+        yield name, value
+
+
 def _describe_task(task: Task) -> str:
     if isinstance(task, LossTask):  # any callable that was given as a loss
         if not isinstance(task.function, nn.Module):
-            settings = {k: v for k, v in getattr(task.function, "__dict__", {}).items() if _is_plain(v)}
-            return f"{describe(task.function)} {digest(settings)}"
-        return _as_at_first(task.function)
-    return f"{type(task).__name__} {digest(task.settings())}"
+            return f"{describe(task.function)} {digest(_plain_attributes(task.function))}"
+        return _as_at_first(task.function, _describe_module)
+    described = f"{type(task).__name__} {digest(task.settings())}"
+    is_ours = type(task).__module__.startswith("layerkit.")
+    return described if is_ours else f"{described} {_as_at_first(task, _describe_module)}"
 
 
-def _describe_loss(function: nn.Module) -> str:
+def _describe_module(function: nn.Module) -> str:
     """Name a loss with its settings and its buffers, such as the weights of classes; what it learns is drawn anew."""
-    settings = {k: v for k, v in vars(function).items() if _is_plain(v)}
+    settings = [[name, _plain_attributes(part)] for name, part in function.named_modules()]
     return f"{describe(function)} {digest([settings, checksum(copies(dict(function.named_buffers())))])}"
+
+
+def _plain_attributes(value: Any) -> dict[str, Any]:
+    return {k: v for k, v in getattr(value, "__dict__", {}).items() if k != "training" and _is_plain(v)}
+
+
+def _is_data(value: Any) -> bool:
+    """Tell whether a value is made of numbers and text alone, whose text is the same in every process."""
+    if isinstance(value, Mapping):
+        return all(map(_is_data, value.values()))
+    if isinstance(value, list | tuple | set | frozenset):
+        return all(map(_is_data, value))
+    return _is_plain(value) or isinstance(value, Tensor)
 
 
 def _is_plain(value: Any) -> bool:
@@ -161,14 +199,16 @@ def describe(value: Any) -> str | None:
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, torch.optim.Optimizer | torch.optim.lr_scheduler.LRScheduler):
-        return _as_at_first(value)
+        return _as_at_first(value, _describe_made)
     if isinstance(value, PerBatch):
         return f"per_batch {describe(value.factory)}"
     if isinstance(value, functools.partial):
         return f"{describe(value.func)} {digest([value.args, value.keywords])}"
     if isinstance(value, nn.Module):  # such as a transform, whose settings stand in its repr
         return f"{type(value).__name__} {digest(without_address(value))}"
-    return str(getattr(value, "__qualname__", type(value).__name__))
+    if hasattr(value, "__qualname__"):
+        return str(value.__qualname__)
+    return f"{type(value).__name__} {digest(_plain_attributes(value))}"
 
 
 @contextmanager
@@ -179,21 +219,25 @@ def remembered(*used: Any) -> Iterator[None]:
     finally:
         for one in used:
             if one in _known:
-                _known[one] = _known[one][0], _describe_as_it_is(one)
+                first, _, describe_now = _known[one]
+                _known[one] = first, describe_now(one), describe_now
 
 
-def _as_at_first(value: Any) -> str:
-    now = _describe_as_it_is(value)
-    first, left = _known.get(value, (now, now))
+def _as_at_first(value: Any, describe_now: Callable[[Any], str]) -> str:
+    now = describe_now(value)
+    first, left, _ = _known.get(value, (now, now, describe_now))
     if now not in (first, left):
         first = now
-    _known[value] = first, now
+    _known[value] = first, now, describe_now
     return first
 
 
-def _describe_as_it_is(value: Any) -> str:
-    if isinstance(value, nn.Module):
-        return _describe_loss(value)
+def _describe_trainable(model: nn.Module) -> str:
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    return f"{len(trained)} parameters {digest(trained)}"
+
+
+def _describe_made(value: torch.optim.Optimizer | torch.optim.lr_scheduler.LRScheduler) -> str:
     if isinstance(value, torch.optim.Optimizer):
         groups = [{k: v for k, v in group.items() if k != "params"} for group in value.param_groups]
         return f"{_in_words(value)} {digest(groups)}"

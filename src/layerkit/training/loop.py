@@ -88,7 +88,8 @@ class Trainer:
         plain = partial(_loss_and_output, self.model, self.task)
         self._forward: Any = torch.compile(self._with_loss) if self.compiles else plain
         self._shared: DistributedDataParallel | None = None
-        self._pieces = Pieces(self.model, self.hardware.device)
+        divides = not getattr(self.task, "adds_up", False)
+        self._pieces = Pieces(self.model, self.hardware.device, divides=divides)
         self._trained: frozenset[int] = frozenset()
 
     def train_epoch(
@@ -242,6 +243,7 @@ class Trainer:
             if on_host
             else nn.utils.get_total_norm([_dense(gradient) for gradient in gradients]).item()
         )
+        total = abs(total) if isinstance(total, complex) else total
         if on_host and not math.isfinite(total) and all(bool(_dense(g).isfinite().all()) for g in gradients):
             total = 0.0  # only the sum was too large for its dtype
         where = f"{label}, batch {batch}"

@@ -22,10 +22,13 @@ class Pieces:
         of memory in a way that could be mended.
     device : torch.device
         Where it is.
+    divides : bool
+        Whether the loss is a mean, whose gradient is the mean of the pieces'.
     """
 
-    def __init__(self, model: nn.Module, device: torch.device) -> None:
+    def __init__(self, model: nn.Module, device: torch.device, *, divides: bool = True) -> None:
         self.count = 1
+        self.divides = divides
         self.is_watching = device.type != "cpu"
         self._device = device
         self._places = [
@@ -69,7 +72,7 @@ class Pieces:
                 f"A batch of {size} pictures in this process does not fit its device's memory; expected one that "
                 f"does, since the other processes wait. Try batch_size={max(1, size // 2) * distributed.world()}."
             ) from error
-        if not self.is_watching or self.count >= size:
+        if not self.is_watching or self.count >= size or not self.divides:
             raise error
         self.put_back()
         put_random_state(self._random, self._device)

@@ -128,7 +128,7 @@ def check_classes(task: Task, loader: Any) -> None:
 
 def _check_numbers(task: nn.Module, targets: Any, classes: Any, whose: str = "") -> None:
     """Refuse to measure the distance between classes: their indices follow the alphabet."""
-    if isinstance(task, MultiTask) and isinstance(targets, Mapping):
+    if isinstance(task, MultiTask) and isinstance(targets, Mapping) and isinstance(classes, Mapping):
         for name, part in task.parts.items():
             _check_numbers(part, targets.get(name), classes.get(name), f"of {name!r} ")
     if isinstance(task, Regression) and isinstance(targets, list) and classes:

@@ -145,10 +145,15 @@ def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
             f"The checkpoint's optimizer holds {saved} parameters in its groups, and this one {held}; expected the "
             "same. Freeze what was frozen then, or pass another folder as checkpoint= to begin a new run."
         ) from error
-    for parameter, values in optimizer.state.items():
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for number, saved in state["state"].items():
+        values = optimizer.state[parameters[number]]
         for name, value in values.items():
-            if isinstance(value, Tensor) and value.shape == parameter.shape:
-                values[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+            before = saved[name]
+            if isinstance(value, Tensor) and isinstance(before, Tensor):
+                like = parameters[number] if value.shape == parameters[number].shape else value
+                # Torch has cast it to the parameter's dtype, which need not be its own.
+                values[name] = torch.empty_like(like, dtype=before.dtype).copy_(before)
 
 
 def needs_closure(optimizer: Optimizer) -> bool:

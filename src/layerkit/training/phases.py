@@ -1,7 +1,6 @@
 """The two phases of a run: the head on a frozen backbone's features, then the whole model."""
 
 import copy
-import inspect
 import math
 import time
 from collections.abc import Callable, Iterable, Sized
@@ -173,7 +172,9 @@ def full_phase(
     anywhere = isinstance(train, PictureLoader)
     factories = {"optimizer": (optimizer, made), "schedule": (schedule, stepper.scheduler)}
     settings = {
-        name: plain_settings(one) for name, (given, one) in factories.items() if inspect.isroutine(given)
+        name: plain_settings(one)
+        for name, (given, one) in factories.items()
+        if callable(given) and not isinstance(given, type)
     }
     return Phase("full", epochs, trainer, stepper, train, valid, copy_of_weights, anywhere, made=settings)
 
@@ -286,9 +287,9 @@ def features_of(
     with hardware.autocast():
         features, targets = precompute_features(model, loader, each=each)
     progress.close()
-    # Clones are ordinary tensors, while inference tensors could not be trained on.
-    features, targets = features.clone().float(), map_targets(torch.clone, targets)
-    return _of_all_processes(features, loader), map_targets(lambda t: _of_all_processes(t, loader), targets)
+    return _of_all_processes(features.float(), loader), map_targets(
+        lambda t: _of_all_processes(t, loader), targets
+    )
 
 
 def _of_all_processes(rows: Tensor, loader: Iterable[Batch]) -> Tensor:

@@ -31,7 +31,7 @@ class PerBatch:
     factory: Factory
 
     def __call__(self, optimizer: Optimizer) -> LRScheduler:
-        return self.factory(optimizer)
+        return _from_factory(self.factory, optimizer)
 
 
 def per_batch(factory: Factory) -> PerBatch:
@@ -53,6 +53,12 @@ def per_batch(factory: Factory) -> PerBatch:
     >>> from torch.optim.lr_scheduler import CosineAnnealingLR
     >>> schedule = per_batch(partial(CosineAnnealingLR, T_max=1000))
     """
+    if not callable(factory) or isinstance(factory, LRScheduler):
+        raise TypeError(
+            f"`factory` is {factory!r}; expected a function of the optimizer that makes a scheduler, such as "
+            "lambda optimizer: StepLR(optimizer, step_size=100). The names 'one-cycle' and 'cosine' go by batches "
+            "already."
+        )
     return PerBatch(factory)
 
 
@@ -156,6 +162,11 @@ def make_schedule(
             "optimizer as optimizer=, or pass a factory: lambda optimizer: StepLR(optimizer, step_size=7)."
         )
     by_batch = by_batch or isinstance(scheduler, OneCycleLR | CyclicLR)
+    if by_batch and isinstance(scheduler, ReduceLROnPlateau):
+        raise TypeError(
+            "`schedule` is a ReduceLROnPlateau that goes by batches; expected it to go by epochs, since what it waits "
+            "for is measured once in each. Pass its factory without per_batch()."
+        )
     return Stepper(scheduler, optimizer, by_batch=by_batch, lower_is_better=lower_is_better)
 
 

@@ -7,20 +7,24 @@ from torch import Tensor, nn
 
 
 def copy_of_weights(model: nn.Module) -> dict[str, Tensor]:
-    """Clone every parameter and buffer of a model, by its key in the state dict."""
-    return {
-        name: value.detach().clone()
-        for name, value in model.state_dict().items()
-        if isinstance(value, Tensor)
-    }
+    """Clone every tensor of a model's state dict, by its key, and the buffers that are not in it, by their names."""
+    state = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
+    unsaved = {name: buffer for name, buffer in model.named_buffers() if name not in state}
+    return {name: value.detach().clone() for name, value in {**unsaved, **state}.items()}
 
 
 @torch.no_grad()
 def put_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Copy weights into a model, in place; keys that are not given stay as they are.
 
-    ``load_state_dict`` would want the versions that `MNASNet` and others write beside their tensors.
+    A state dict may hold copies, where somebody's hook makes them; and ``load_state_dict`` would want the versions
+    that `MNASNet` and others write beside their tensors. It gets only what is neither a parameter nor a buffer.
     """
-    state = model.state_dict()
+    own: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
+    own |= dict(model.named_buffers(remove_duplicate=False))
     for name, value in weights.items():
-        state[name].copy_(value)
+        if name in own:
+            own[name].detach().copy_(value)
+    others = {name: value for name, value in weights.items() if name not in own}
+    if others:
+        model.load_state_dict(others, strict=False)
