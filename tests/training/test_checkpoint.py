@@ -277,3 +277,14 @@ def test_only_the_first_rank_writes(tmp_path, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     small_run(tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_files_under_each_others_names_are_refused(tmp_path):
+    """Each knows what it holds."""
+    small_run(tmp_path)
+    best = next(tmp_path.glob("best-*"))
+    best.rename(tmp_path / "other")
+    (tmp_path / "last.safetensors").rename(best)
+    (tmp_path / "other").rename(tmp_path / "last.safetensors")
+    with pytest.raises(CheckpointError, match="holds the weights of a run; expected its state"):
+        small_run(tmp_path)

@@ -23,16 +23,20 @@ from layerkit import Binary, Multiclass, MultiTask, Preset, evaluate, fit, folde
 
 class Watch:
     def __init__(self, settings):
-        self.settings, self.seen = settings, []
+        self.asked, self.seen = settings, []
     def on_batch_start(self, state):
         self.seen.append(sorted(round(v, 4) for v in state.inputs.mean(dim=(1, 2, 3)).tolist()))
     def on_epoch_start(self, state):
-        if self.settings.get("dies") and rank == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        if self.asked.get("dies") and rank == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
             if state.epoch == 3:
                 os._exit(17)
     def on_batch_end(self, state):
-        if self.settings.get("is_told_to_stop") and rank == "1" and state.epoch == 2:
+        if self.asked.get("is_told_to_stop") and rank == "1" and state.epoch == 2:
             os.kill(os.getpid(), signal.SIGTERM)
+        if self.asked.get("is_interrupted") and len(self.seen) == 12:
+            signal.raise_signal(signal.SIGINT)
+        if self.asked.get("one_has_enough") and rank == "1" and state.epoch == 2:
+            state.stop("one has enough")
 
 def train(folder, settings):
     torch.manual_seed(0)
@@ -41,6 +45,10 @@ def train(folder, settings):
         nn.Conv2d(3, 6, 3, stride=2), norm, nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(),
         nn.Linear(24, 3 if settings.get("several") else 2),
     )
+    if settings.get("dropout"):
+        model.insert(5, nn.Dropout(0.5))
+    if settings.get("seed", 3) is None:
+        torch.manual_seed(int(rank))
     options = {"preset": Preset(24), "batch_size": settings.get("batch_size", 10), "seed": 1}
     if settings.get("several"):
         data = table_loaders(
@@ -60,10 +68,17 @@ def train(folder, settings):
     else:
         task = Multiclass(data.classes, class_weight=weights)
     watch = Watch(settings)
-    run = fit(
-        model, task, data.train, data.valid, epochs=4, seed=3, lr=0.01, schedule="constant", callbacks=[watch],
-        frozen_epochs=settings.get("frozen", 0), checkpoint=f"{folder}/run", progress=True,
-    )
+    again = 2 if settings.get("is_interrupted") else 1
+    for call in range(again):
+        try:
+            run = fit(
+                model, task, data.train, data.valid, epochs=4, seed=settings.get("seed", 3), lr=0.01,
+                schedule="constant", callbacks=[watch], frozen_epochs=settings.get("frozen", 0),
+                checkpoint=f"{folder}/run", progress=True,
+            )
+        except KeyboardInterrupt:
+            assert call == 0
+            torch.manual_seed(99)  # what has been drawn meanwhile is no matter
     held_out = evaluate(model, task, data.valid)
     rows = [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in run.history]
     weights = {k: v.tolist() for k, v in model.state_dict().items()}
@@ -170,9 +185,17 @@ def two(pictures, tmp_path_factory):
     """Give what two processes do together, and what they say."""
     with_norm = {"pictures": str(pictures), "norm": True}
     weights = {"pictures": str(pictures), "weights": [1.0, 9.0]}
+    draws = {
+        "pictures": str(pictures),
+        "dropout": True,
+        "batch_size": 5,
+    }  # of which one process has 3, the other 2
     return start(
         tmp_path_factory.mktemp("two"), 2, full={"pictures": str(pictures)}, norm=with_norm, weights=weights,
         plain={**weights, "plain": True}, several={**weights, "several": True},
+        draws=draws, interrupted={**draws, "is_interrupted": True},
+        enough={"pictures": str(pictures), "one_has_enough": True},
+        own_seeds={"pictures": str(pictures), "dropout": True, "frozen": 4, "seed": None},
     )  # fmt: skip
 
 
@@ -193,6 +216,28 @@ def assert_close(one, other, tolerance=1e-4):
             ), key
     for name, value in one["weights"].items():
         assert torch.allclose(torch.tensor(value), torch.tensor(other["weights"][name]), atol=tolerance), name
+
+
+@pytest.mark.slow
+def test_each_process_goes_on_with_its_own_draws(two):
+    """Slices of 3 and 2 pictures draw differently, and an interrupted run ends in the bits of one that was not."""
+    for whole, stopped in zip(two[0]["draws"], two[0]["interrupted"], strict=True):
+        assert stopped["weights"] == whole["weights"]
+        assert stopped["rows"] == whole["rows"]
+
+
+@pytest.mark.slow
+def test_all_stop_where_one_has_enough(two):
+    """After the same epoch, and none waits for another."""
+    assert [len(each["rows"]) for each in two[0]["enough"]] == [2, 2]
+
+
+@pytest.mark.slow
+def test_a_frozen_phase_trains_one_head_whatever_each_process_draws_from(two):
+    """Their generators were seeded apart."""
+    one, other = two[0]["own_seeds"]
+    assert one["weights"] == other["weights"]
+    assert one["rows"] == other["rows"]
 
 
 @pytest.mark.slow

@@ -9,7 +9,20 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 
-from layerkit import Binary, LayerkitWarning, Multiclass, MultiTask, NonFiniteError, Regression, evaluate, fit
+from layerkit import (
+    Binary,
+    LayerkitWarning,
+    Loaders,
+    Multiclass,
+    MultiTask,
+    NonFiniteError,
+    Predictor,
+    Regression,
+    evaluate,
+    fit,
+    replace_head,
+)
+from layerkit.callbacks import EMA
 from layerkit.training.schedules import per_batch
 
 
@@ -529,3 +542,145 @@ def test_a_loss_that_is_not_one_number_is_refused(blobs, linear):
     with pytest.raises(ValueError, match=r"The loss has the shape \(\d+,\); expected one number, the mean"):
         fit(linear, nn.CrossEntropyLoss(reduction="none"), blobs.train, blobs.valid, epochs=1, progress=False)
     assert same(before, linear.state_dict())
+
+
+def test_complex_parameters_are_trained_as_by_hand(blobs):
+    """And averaged, if that is asked for."""
+
+    class Turned(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(4, 2, dtype=torch.complex64))
+
+        def forward(self, inputs):
+            return (inputs.to(torch.complex64) @ self.weight).abs()
+
+    model, by_hand = Turned(), Turned()
+    data = list(blobs.train)
+    optimizer = torch.optim.SGD(by_hand.parameters(), lr=0.1)
+    for inputs, target in data:
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(by_hand(inputs), target).backward()
+        optimizer.step()
+    fit(model, nn.CrossEntropyLoss(), data, epochs=1, optimizer=torch.optim.SGD, lr=0.1, progress=False)
+    assert model.weight.equal(by_hand.weight)
+    averaged = Turned()
+    fit(averaged, nn.CrossEntropyLoss(), data, data, epochs=1, lr=0.1, callbacks=[EMA(0.9)], progress=False)
+    assert averaged.weight.imag.any() or not averaged.weight.equal(torch.ones_like(averaged.weight))
+
+
+def test_a_model_whose_state_dict_is_made_of_copies_gets_its_best_weights_back(blobs):
+    """And a buffer that is in no state dict, too."""
+    model = nn.Linear(4, 2)
+    model.register_buffer("seen", torch.zeros(1), persistent=False)
+
+    def count(module, args):
+        module.seen.add_(float(module.training))
+
+    model.register_forward_pre_hook(count)
+
+    def copied(module, state, prefix, metadata):
+        state.update({name: value.clone() for name, value in state.items()})
+
+    model.register_state_dict_post_hook(copied)
+    run = fit(
+        model, Multiclass(2), blobs.train, blobs.valid, epochs=4, lr=0.5, optimizer=torch.optim.SGD, progress=False,
+        callbacks=[Worsen(after=2)],
+    )  # fmt: skip
+    assert run.best_epoch == 2
+    assert evaluate(model, Multiclass(2), blobs.valid)["loss"] == pytest.approx(run.best_value, abs=1e-6)
+    assert model.seen == 2 * len(blobs.train)
+
+
+class Worsen:
+    """Turn the weights around from some epoch on."""
+
+    def __init__(self, after):
+        self.after = after
+
+    def on_batch_end(self, state):
+        if state.epoch > self.after:
+            with torch.no_grad():
+                state.model.weight.neg_()
+
+
+def test_what_a_forward_pass_keeps_can_be_trained_with_after_the_frozen_phase(blobs):
+    """As rotary embeddings keep their positions."""
+
+    class Keeping(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.head, self.kept = nn.Linear(4, 4), nn.Linear(4, 2), None
+
+        def forward(self, inputs):
+            if self.kept is None:
+                self.kept = torch.linspace(0.5, 1.5, 4)
+            return self.head(self.body(inputs) * self.kept)
+
+    with pytest.warns(LayerkitWarning, match="is in no table"):
+        run = fit(
+            Keeping(), Multiclass(2), blobs.train, blobs.valid, epochs=2, frozen_epochs=1, progress=False
+        )
+    assert len(run.history) == 2
+
+
+def test_a_buffer_that_is_assigned_anew_is_put_back_where_a_step_is_left_out(blobs):
+    """Its old tensor is no part of the model any more."""
+
+    class Averaging(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 2)
+            self.register_buffer("mean", torch.zeros(4))
+
+        def forward(self, inputs):
+            if self.training:
+                self.mean = 0.9 * self.mean + 0.1 * inputs.mean(0)
+            return self.layer(inputs - self.mean)
+
+    model, data = Averaging(), list(blobs.train)
+    data[1] = (torch.full_like(data[1][0], torch.nan), data[1][1])
+    fit(model, Multiclass(2), data, epochs=1, nonfinite="skip", progress=False)
+    assert model.mean.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("swap", "message"),
+    [
+        (lambda m, t, d: fit(t, m, d, epochs=1), r"`model` is a Multiclass; expected a torch\.nn\.Module"),
+        (lambda m, t, d: evaluate(t, m, d), "`model` is a Multiclass"),
+        (lambda m, t, d: evaluate(m, t, "pets/test"), "`loader` is the path 'pets/test'; expected a loader"),
+        (
+            lambda m, t, d: fit(m, t, Loaders(d, d, None, [], None), epochs=1),
+            "`train` is the Loaders of all parts; expected that of one",
+        ),
+        (
+            lambda m, t, d: replace_head(t, nn.Sequential(m)),
+            r"`model` is a Multiclass and `task` a Sequential; expected the model first",
+        ),
+        (lambda m, t, d: Predictor(t, m, d), "`model` is a Multiclass; expected"),
+    ],
+)
+def test_arguments_in_the_places_of_others_are_named(swap, message, blobs, linear):
+    """In words, not by what Python stumbles on."""
+    with pytest.raises(TypeError, match=message):
+        swap(linear, Multiclass(2), blobs.train)
+
+
+@pytest.mark.parametrize(
+    "factory", ["cosine", torch.optim.lr_scheduler.StepLR, torch.optim.lr_scheduler.ReduceLROnPlateau]
+)
+def test_what_cannot_go_by_batches_is_refused_before_training(factory, blobs, linear):
+    """Of a name, a class that wants more, and one that waits for a figure of the epoch."""
+    before = linear.weight.clone()
+    with pytest.raises(TypeError, match="expected"):
+        fit(
+            linear,
+            Multiclass(2),
+            blobs.train,
+            blobs.valid,
+            epochs=1,
+            schedule=per_batch(factory),
+            optimizer=torch.optim.SGD,
+        )
+    assert linear.weight.equal(before)

@@ -1,9 +1,13 @@
+from functools import partial
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 from torchvision.models.inception import InceptionOutputs
 
+from layerkit import fit
 from layerkit.errors import TargetError
 from layerkit.tasks import Multiclass
 from layerkit.training.losses import as_task
@@ -53,3 +57,26 @@ def test_what_is_no_loss_is_refused(task: object) -> None:
     """A class that was not called, and things that cannot be."""
     with pytest.raises(TypeError, match=r"`task` is .*; expected a task such as Multiclass"):
         as_task(task)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("weight", [None, torch.tensor([1.0, 2.0, 3.0])])
+def test_a_batch_in_which_no_target_has_a_class_counts_for_nothing(smoothing: float, weight: Any) -> None:
+    """Torch's mean over it is 0 / 0; with others in it, the value is torch's own."""
+    loss = nn.CrossEntropyLoss(weight=weight, label_smoothing=smoothing)
+    task, logits = as_task(loss), LOGITS.clone().requires_grad_()
+    some = torch.tensor([0, -100, 2, -100])
+    assert task.loss(logits, some).equal(loss(logits, some))
+    empty = task.loss(logits, torch.full((4,), -100))
+    empty.backward()
+    assert empty == 0
+    assert not logits.grad.any()
+
+
+def test_a_loss_that_adds_up_is_not_taken_in_pieces() -> None:
+    """Its gradient would depend on them."""
+    data = [(torch.zeros(4, 2), torch.zeros(4, 1))] * 2
+    for loss in (nn.MSELoss(reduction="sum"), partial(F.mse_loss, reduction="sum")):
+        with pytest.raises(ValueError, match="The loss has reduction='sum', and a step is taken in pieces"):
+            fit(nn.Linear(2, 1), loss, data, epochs=1, accumulate=2, progress=False)
+        fit(nn.Linear(2, 1), loss, data, epochs=1, progress=False)

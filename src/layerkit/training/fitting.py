@@ -240,7 +240,7 @@ def fit(
     session = Session(
         model, task, hardware, measures, best, metrics is not None, lines, called, state, Interruption()
     )
-    used = model, task, getattr(task, "function", None), optimizer, schedule
+    used = model, task, getattr(task, "function", None), optimizer, schedule, *called.callbacks
     with (
         remembered(*used),
         prepared(session, seed),

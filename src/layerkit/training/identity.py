@@ -3,7 +3,7 @@
 import functools
 import inspect
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -97,20 +97,22 @@ def _in_words(value: Any) -> str:
 
 
 def describe_callbacks(callbacks: Sequence[Any]) -> list[str]:
-    """Name each callback and its settings: what bears the name of a parameter that it was made with."""
-    described = []
-    for one in callbacks:
-        try:
-            parameters = inspect.signature(type(one)).parameters
-            takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-            asked = {name for name in getattr(one, "__dict__", {}) if takes_any and name[0] != "_"} | set(
-                parameters
-            )
-        except ValueError:  # a class that is not written in Python, such as SimpleNamespace
-            asked = set()
-        settings = {k: v for k, v in getattr(one, "__dict__", {}).items() if k in asked and _is_data(v)}
-        described.append(f"{type(one).__name__} {digest(settings)}")
-    return described
+    """Name each callback and its settings."""
+    return [_as_at_first(one, _describe_callback) for one in callbacks]
+
+
+def _describe_callback(callback: Any) -> str:
+    """Take for settings what bears the name of a parameter that it was made with."""
+    attributes = getattr(callback, "__dict__", {})
+    try:
+        parameters = inspect.signature(type(callback)).parameters
+    except ValueError:  # a class that is not written in Python, such as SimpleNamespace
+        return f"{type(callback).__name__} {digest({})}"
+    asked = set(parameters)
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        asked |= {name for name in attributes if name[0] != "_"}
+    settings = {name: value for name, value in attributes.items() if name in asked and _is_data(value)}
+    return f"{type(callback).__name__} {digest(settings)}"
 
 
 def plain_settings(made: Any) -> dict[str, Any]:
@@ -218,14 +220,17 @@ def remembered(*used: Any) -> Iterator[None]:
         yield
     finally:
         for one in used:
-            if one in _known:
+            if isinstance(one, Hashable) and one in _known:
                 first, _, describe_now = _known[one]
                 _known[one] = first, describe_now(one), describe_now
 
 
 def _as_at_first(value: Any, describe_now: Callable[[Any], str]) -> str:
     now = describe_now(value)
-    first, left, _ = _known.get(value, (now, now, describe_now))
+    try:
+        first, left, _ = _known.get(value, (now, now, describe_now))
+    except TypeError:  # an object without a hash, or that cannot be referred to weakly
+        return now
     if now not in (first, left):
         first = now
     _known[value] = first, now, describe_now
