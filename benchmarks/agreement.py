@@ -31,7 +31,7 @@ SIDES = {
     "densenet121": 64,
     "efficientnet_b0": 64,
     "googlenet": 64,
-    "inception_v3": 128,
+    "inception_v3": 299,
     "maxvit_t": 224,
     "mnasnet0_5": 64,
     "mobilenet_v2": 64,

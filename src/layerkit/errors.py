@@ -70,6 +70,12 @@ def suggestion(given: str, known: Iterable[str]) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
+def rounded(value: float, digits: int = 4) -> str:
+    """Write a number for people: with an exponent only where it is very large or very small."""
+    text = f"{value:.{digits}g}"
+    return f"{value:,.0f}" if "e+" in text and abs(value) < 1e6 else text
+
+
 def count_of(number: int, noun: str) -> str:
     """Give a number with its noun, in the plural unless it is one."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -111,7 +111,10 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}; expected one that layerkit saved. Check the path.")
+        what = ", which is a folder" if path.is_dir() else ""
+        raise FileNotFoundError(
+            f"There is no file {path}{what}; expected one that layerkit saved. Check the path."
+        )
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

@@ -69,7 +69,8 @@ def _with_flags(message: str, given: argparse.Namespace) -> str:
 
     # A remedy alone: elsewhere it may be part of a path, or of a line of Python.
     pattern = r"\b([Pp]ass|[Ww]ith|or) ([a-z_]+)=(?:(['\"])([\w.-]+)\3|(\d+(?:\.\d+)?|False))(?![\w/(])"
-    return re.sub(pattern, flag, message)
+    message = re.sub(pattern, flag, message)
+    return re.sub(r"\blabel=r(['\"])(.+?)\1", r"--label '\2'", message) if "label" in given else message
 
 
 def _show_warning(

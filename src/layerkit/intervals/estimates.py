@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, SupportsFloat
 
+from layerkit.errors import rounded
+
 Interval = tuple[float, float]
 
 
@@ -38,9 +40,9 @@ class Estimate(float):
         return float(self), None if self.low is None else (self.low, self.high)
 
     def __repr__(self) -> str:
-        if self.low is None:
-            return f"{float(self):.4g}"
-        return f"{float(self):.4g} ({self.low:.4g} to {self.high:.4g})"
+        if self.low is None or self.high is None:
+            return rounded(float(self))
+        return f"{rounded(float(self))} ({rounded(self.low)} to {rounded(self.high)})"
 
 
 def with_intervals(figures: Mapping[str, float], intervals: Mapping[str, Interval]) -> dict[str, Estimate]:

@@ -79,6 +79,13 @@ def column(table: Table, name: str, *, may_be_empty: bool = False) -> list[Any]:
         There is no such column, no row, or a value is missing.
     """
     if name not in table:
+        only = next(iter(table), "")
+        mark = next((mark for mark in ";\t|" if mark in only), None) if len(table) == 1 else None
+        if mark is not None:
+            raise ValueError(
+                f"The table has the one column {only!r}, whose parts are separated by {mark!r}; expected commas. Pass "
+                f"pandas.read_csv(file, sep={mark!r}) instead of the file."
+            )
         raise ValueError(
             f"The table has no column {name!r}; it has {', '.join(map(repr, table))}."
             f"{suggestion(name, table)} Name the one that is meant."

@@ -86,6 +86,7 @@ def _read_one(table: Table, columns: Columns, sep: str | None) -> ReadTargets:
     values = column(table, columns, may_be_empty=sep is not None)
     if sep is None:
         _check_for_gaps(values, columns)
+        _check_for_commas(values, columns)
     if not any(isinstance(value, str) for value in values):
         return _numbers(column(table, columns), columns)
     return _classes(values, columns) if sep is None else _several_labels(values, sep)
@@ -127,6 +128,18 @@ def _check_for_gaps(values: list[Any], name: str) -> None:
             f"The column {name!r} holds numbers, and {word!r} in {len(words)} of {len(values)} rows, row {row + 1} "
             "first (not counting the header); expected a number in each. Fill them in, or leave the rows out; if all "
             "are names of classes, give that one a word of its own, such as 'unknown class'."
+        )
+
+
+def _check_for_commas(values: list[Any], name: str) -> None:
+    """Refuse numbers with decimal commas, each of which would be a class of its own."""
+    texts = [value for value in values if isinstance(value, str)]
+    odd = next((text for text in texts if "," in text), None)
+    if odd is not None and all(_is_number(text.replace(",", ".", 1)) for text in texts):
+        raise ValueError(
+            f"The column {name!r} holds {odd!r}, a number with a decimal comma; "
+            "expected decimal points. Pass pandas.read_csv(file, decimal=',') instead of the file; if these are "
+            "several labels of a picture, pass sep=','."
         )
 
 

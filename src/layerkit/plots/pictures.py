@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from layerkit.errors import rounded
 from layerkit.plots.axes import ORANGE, new_axes
 
 if TYPE_CHECKING:
@@ -100,4 +101,4 @@ def _name(value: Any, classes: Sequence[str] | None) -> str:
     if isinstance(value, int) and classes is not None:
         return str(classes[value])
     numbers = value if isinstance(value, list | tuple) else [value]
-    return ", ".join(f"{n:.3g}" if isinstance(n, float) else str(n) for n in numbers)
+    return ", ".join(rounded(n, 3) if isinstance(n, float) else str(n) for n in numbers)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from layerkit.errors import rounded
 from layerkit.predicting.ranks import write_once
 from layerkit.saving import atomic_path
 from layerkit.splitting import is_picture
@@ -64,7 +65,7 @@ class Prediction:
         if self.values is not None:
             names = self.names or ("",) * len(self.values)
             pairs = zip(names, self.values, strict=True)
-            return ", ".join(f"{name} {value:.4g}".lstrip() for name, value in pairs)
+            return ", ".join(f"{name} {rounded(value)}".lstrip() for name, value in pairs)
         if isinstance(self.label, tuple):
             shown = [f"{name} {(self.probabilities or {})[name]:.3f}" for name in self.label]
             return ", ".join(shown) or "no label"

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from layerkit.errors import rounded
 from layerkit.intervals.bootstrapping import wilson
 from layerkit.plots import plot_calibration, plot_confusion, plot_precision_recall, plot_residuals, plot_roc
 from layerkit.plots.classes import calibration_error, count_confusion
@@ -73,11 +74,11 @@ def _of_numbers(task: Regression, logits: Tensor, target: Tensor) -> Sections:
     rows = [
         (
             name,
-            f"{off.abs().mean():.4g}",
-            f"{off.square().mean().sqrt():.4g}",
+            rounded(float(off.abs().mean())),
+            rounded(float(off.square().mean().sqrt())),
             f"{off.mean():+.4g}",
             f"{off.abs().quantile(0.95):.4g}",
-            f"{true.min():.4g} to {true.max():.4g}",
+            f"{rounded(float(true.min()))} to {rounded(float(true.max()))}",
         )
         for name, off, true in zip(names, errors.T, target.T, strict=True)
     ]

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from layerkit.errors import rounded
 from layerkit.predicting.answers import Prediction, answers
 from layerkit.presets import Preset
 from layerkit.reporting.html import Html, element
@@ -144,4 +145,4 @@ def describe_truth(task: Task, target: Tensor) -> str:
 
 def _numbers(values: Sequence[float], names: Sequence[str] | None) -> str:
     named = names or ("",) * len(values)
-    return ", ".join(f"{name} {value:.4g}".lstrip() for name, value in zip(named, values, strict=True))
+    return ", ".join(f"{name} {rounded(value)}".lstrip() for name, value in zip(named, values, strict=True))

@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader, SequentialSampler
 
 from layerkit.checking import FolderReport, check_folder
+from layerkit.errors import rounded
 from layerkit.evaluating import Measured, measure
 from layerkit.intervals import Estimate
 from layerkit.loading.classes import FolderDataset
@@ -126,7 +127,7 @@ def _root_of(loader: Iterable[Any]) -> Path | None:
 
 def _summary(run: Run | None, measured: Measured) -> list[Html]:
     rows = [
-        (name.replace("_", " "), f"{value:.4g}", _interval(value)) for name, value in measured.figures.items()
+        (name.replace("_", " "), rounded(value), _interval(value)) for name, value in measured.figures.items()
     ]
     content = [
         table("Loss and metrics on the pictures of this report", ("figure", "value", "95% confidence"), rows),
@@ -151,7 +152,9 @@ def _summary(run: Run | None, measured: Measured) -> list[Html]:
 
 
 def _interval(value: Estimate) -> str:
-    return "-" if value.low is None else f"{value.low:.4g} to {value.high:.4g}"
+    if value.low is None or value.high is None:
+        return "-"
+    return f"{rounded(value.low)} to {rounded(value.high)}"
 
 
 def _training(run: Run) -> list[Html]:
@@ -169,7 +172,7 @@ def _training(run: Run) -> list[Html]:
 
 
 def _cell(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str("-" if value is None else value)
+    return rounded(value) if isinstance(value, float) else str("-" if value is None else value)
 
 
 def _answers(predictor: Predictor, loader: Iterable[Any], measured: Measured) -> Sections:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from layerkit.errors import TargetError, suggestion
+from layerkit.errors import TargetError, rounded, suggestion
 from layerkit.tasks.base import Task
 from layerkit.tasks.targets import as_finite, as_tensor
 
@@ -180,4 +180,4 @@ class Regression(Task):
 
 
 def _numbers(values: Tensor) -> str:
-    return ", ".join(f"{value:.3g}" for value in values.tolist())
+    return ", ".join(rounded(value, 3) for value in values.tolist())

@@ -102,7 +102,7 @@ def as_class_indices(
             raise TargetError(
                 f"The targets hold the class {high if low >= 0 else low:g}; expected 0 to {num_classes - 1} "
                 f"for {task}. If they count from 1, subtract 1; if it marks what has no class, pass "
-                "ignore_index; otherwise give the task all classes."
+                "ignore_index; otherwise give the task all classes. For numbers to be measured, use Regression()."
             )
         if classes.is_floating_point() and not classes.equal(classes.round()):
             raise TargetError(

@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from layerkit import distributed
 from layerkit.device import Hardware, move_model
 from layerkit.errors import CheckpointError, LayerkitError, NonFiniteError, count_of, warn
+from layerkit.features import constant_logits
 from layerkit.intervals import Estimate, confidence_intervals, resampled_intervals
 from layerkit.loading import PictureLoader
 from layerkit.saving import checksum, copies
@@ -366,6 +367,7 @@ class Session:
         else:
             intervals = confidence_intervals(self.task, **self.best.answers)
         row = self.history[self.best.epoch - 1]
+        self._say_if_worthless(row["valid_loss"], **self.best.answers)
         names = [key.removeprefix("valid_") for key in row if key.startswith("valid_")]
         figures = {f"valid_{name}": Estimate(row[f"valid_{name}"], intervals.get(name)) for name in names}
         monitored = figures[str(self.best.monitor)]
@@ -379,6 +381,19 @@ class Session:
         )
         self.progress.say(f"{self.best.monitor} {monitored} with 95% confidence{within if alike else ''}")
         return figures
+
+    def _say_if_worthless(self, loss: float, logits: Tensor, target: Any) -> None:
+        """Say it where the loss is that of no learning, or worse: of the same answer to every picture."""
+        constant = constant_logits(self.task, target)
+        if constant is None or logits.ndim != 2:
+            return
+        with torch.no_grad():
+            always = self.task.checked_loss(constant.to(logits.device).expand_as(logits), target).item()
+        if loss > always:
+            self.progress.say(
+                f"valid_loss {loss:.4f} is no better than the {always:.4f} of always giving the same answer: lower the "
+                "learning rate, train longer, or see whether targets belong to their pictures"
+            )
 
     def apply_best(self) -> None:
         """Put the best weights into the model, and what the task had learnt by then into the task."""
