@@ -343,6 +343,7 @@ def test_a_remedy_is_named_as_the_command_has_it(pets, capsys):
     ("message", "shown"),
     [
         ("pass mode=\"copy\" or mode='symlink'.", "pass --mode copy or --mode symlink."),
+        (r'pass label=r"(cat|dog)\.\d+\.jpg".', r"pass --label '(cat|dog)\.\d+\.jpg'."),
         ("pass stratify=False, or k=3", "pass --no-stratify, or k=3"),
         ("pass min_size=0.", "pass --min-size 0."),
         ("mode=3/pets is no folder", "mode=3/pets is no folder"),
@@ -357,7 +358,7 @@ def test_arguments_of_messages_become_flags(message, shown, monkeypatch, capsys)
         raise ValueError(message)
 
     parser = argparse.ArgumentParser()
-    parser.set_defaults(command="some", run=run, mode="move", stratify=True, min_size=1)
+    parser.set_defaults(command="some", run=run, mode="move", stratify=True, min_size=1, label="folder")
     monkeypatch.setattr("layerkit.cli.running.make_parser", lambda: parser)
     assert main([]) == 1
     assert capsys.readouterr().err == f"layerkit some: {shown}\n"
@@ -415,3 +416,13 @@ def test_the_packaged_weights_need_no_network(pets, monkeypatch, capsys):
     trained = load_predictor("predictor.safetensors", device="cpu").model.features.state_dict()
     packaged = squeezenet1_1_weights()
     assert all(torch.equal(value, packaged[f"features.{name}"]) for name, value in trained.items())
+
+
+def test_binary_of_more_classes_names_the_flag(pets, capsys):
+    """And not the class of Python that would do."""
+    for part in ("train", "valid"):
+        for label in "abc":
+            (pets / "three" / part / label).mkdir(parents=True)
+            Image.new("RGB", (40, 40)).save(pets / "three" / part / label / "0.png")
+    assert main(["train", "three", "--model", "squeezenet1_1", "--weights", "none", "--binary"]) == 1
+    assert "--binary is given, and three holds 3 classes" in capsys.readouterr().err

@@ -73,7 +73,7 @@ def suggestion(given: str, known: Iterable[str]) -> str:
 def rounded(value: float, digits: int = 4) -> str:
     """Write a number for people: with an exponent only where it is very large or very small."""
     text = f"{value:.{digits}g}"
-    return f"{value:,.0f}" if "e+" in text and abs(value) < 1e6 else text
+    return f"{value:.0f}" if "e+" in text and abs(value) < 1e6 else text
 
 
 def count_of(number: int, noun: str) -> str:

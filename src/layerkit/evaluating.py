@@ -82,6 +82,12 @@ def evaluate(
     NonFiniteError
         The model's answers are not finite.
 
+    Warns
+    -----
+    LayerkitWarning
+        A class has no held-out picture: averages are those of the others, and the AUROC and F1 of a `Binary` with one
+        class alone are NaN.
+
     Notes
     -----
     The intervals tell how much the figures would vary with other pictures of the same kind, if each picture
@@ -135,7 +141,7 @@ def measure(
             "spoiled, its precision is too low, or pictures hold NaN: train it anew, or load it from a file that was "
             "saved before."
         )
-    if target is not None:
+    if target is not None and (logits is not None or distributed.world() == 1):  # else, of a part alone
         warn_of_unmeasured(task.absent(target))
     if logits is None:
         return Measured(with_intervals(figures, {}), None, target)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from layerkit.errors import rounded
 from layerkit.intervals import confidence_intervals, resampled_intervals
 from layerkit.intervals.bootstrapping import wilson
 from layerkit.intervals.figures import _figures
@@ -178,3 +179,19 @@ def test_right_answers_alone_have_an_interval_only_where_it_tells_something(task
     assert set(intervals) <= {"loss", "accuracy"}
     if "accuracy" in intervals:
         assert intervals["accuracy"] == pytest.approx((0.8389, 1), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.12345, "0.1235"),
+        (12345.6, "12346"),
+        (-999999.4, "-999999"),
+        (1.5e7, "1.5e+07"),
+        (1e-9, "1e-09"),
+        (3.0, "3"),
+    ],
+)
+def test_numbers_are_written_as_people_write_them(value, text):
+    """With an exponent only where there would be many zeros."""
+    assert rounded(value) == text

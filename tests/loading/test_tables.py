@@ -364,3 +364,22 @@ def test_damaged_csv_files_are_named(root: Path, tmp_path: Path) -> None:
         loaders(file, root)
     with pytest.raises(TypeError, match="`table` is a list; expected the path of a CSV file"):
         loaders([{"path": "a.png"}], root)
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"path;kind": ["a.png;x"]}, r"one column 'path;kind', whose parts are separated by ';'; .* sep=';'"),
+        ({0: ["a.png"]}, "has no column 'path'"),
+        (
+            {"path": ["a.png", "b.png"], "kind": ["0,5", "3"]},
+            r"holds '0,5', a number with a decimal comma; .*decimal=','",
+        ),
+    ],
+)
+def test_what_another_country_writes_is_named(table, message, tmp_path):
+    """Semicolons between columns, and commas in numbers."""
+    for name in "ab":
+        (tmp_path / f"{name}.png").touch()
+    with pytest.raises(ValueError, match=message):
+        table_loaders(table, tmp_path, path="path", target="kind", preset=Preset(8))

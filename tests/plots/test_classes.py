@@ -1,5 +1,7 @@
 """Plots of classes show what an independent calculation finds."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -156,3 +158,23 @@ def test_lists_are_taken_and_mistakes_are_named(answered):
         plot_confusion(torch.rand(3), [0, 1, 1], ["a", "b"])
     with pytest.raises(ValueError, match="There is a class -1"):
         plot_confusion([0, -1], [0, 1], ["a", "b"])
+
+
+def test_predictions_are_drawn_as_their_probabilities_are():
+    """In all three plots of them; a number's prediction has none."""
+    probabilities = torch.tensor([[0.9, 0.1], [0.4, 0.6], [0.7, 0.3], [0.2, 0.8]])
+    targets, names = torch.tensor([0, 1, 1, 1]), ["cat", "dog"]
+    answers = [
+        Prediction(label="cat", probabilities=dict(zip(names, row.tolist(), strict=True)))
+        for row in probabilities
+    ]
+    for plot in (
+        partial(plot_roc, classes=names),
+        partial(plot_precision_recall, classes=names),
+        plot_calibration,
+    ):
+        one, other = plot(targets, answers), plot(targets, probabilities)
+        for line, like in zip(one.lines, other.lines, strict=True):
+            assert line.get_xydata() == pytest.approx(like.get_xydata())
+    with pytest.raises(ValueError, match=r"predictions without probabilities; .* use plot_residuals"):
+        plot_calibration(targets, [Prediction(values=(1.0,))] * 4)

@@ -314,3 +314,10 @@ def test_nothing_is_left_when_it_fails(tmp_path, monkeypatch):
     assert model.training
     with pytest.raises(ValueError, match="gave no batch"):
         write_report(None, predictor, [], path)
+
+
+def test_a_report_is_html_by_name_too(tmp_path):
+    """As a table or a picture it would open nowhere."""
+    predictor = Predictor(nn.Sequential(nn.Flatten(), nn.Linear(768, 2)), Multiclass(2), PRESET)
+    with pytest.raises(ValueError, match=r"r\.pdf'; expected a name that ends in \.html"):
+        write_report(None, predictor, [], tmp_path / "r.pdf")

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -107,3 +109,10 @@ def test_labels_that_are_nowhere_are_left_out_of_averages() -> None:
     metrics.update(torch.zeros(3, 4), torch.zeros(3, 4, dtype=torch.int64))
     assert all(value.isnan() for value in metrics.compute().values())
     assert Multilabel(["a", "b", "c", "d"]).absent(target) == ["'b'", "'d'"]
+
+
+@pytest.mark.parametrize("threshold", [{"a": 0.2}, [0.2, 0.5], "half"])
+def test_there_is_one_threshold_for_all_labels(threshold: Any) -> None:
+    """Said as such, not by what Python compares."""
+    with pytest.raises(ValueError, match="expected a probability between 0 and 1, one for all labels"):
+        Multilabel(2, threshold=threshold)

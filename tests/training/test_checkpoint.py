@@ -288,3 +288,14 @@ def test_files_under_each_others_names_are_refused(tmp_path):
     (tmp_path / "other").rename(tmp_path / "last.safetensors")
     with pytest.raises(CheckpointError, match="holds the weights of a run; expected its state"):
         small_run(tmp_path)
+
+
+def test_a_kept_state_that_could_not_be_written_is_a_checkpoint_error(tmp_path, monkeypatch):
+    """A full disk, in words."""
+
+    def full(source, target):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("layerkit.training.checkpoint.shutil.copyfile", full)
+    with pytest.raises(CheckpointError, match=r"could not be written to .*epoch-0001.*No space left"):
+        small_run(Checkpoint(tmp_path, keep=2))

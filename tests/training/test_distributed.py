@@ -30,8 +30,10 @@ class Watch:
         if self.asked.get("dies") and rank == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
             if state.epoch == 3:
                 os._exit(17)
+        if self.asked.get("is_told_to_stop") == "frozen" and rank == "1" and state.epoch == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
     def on_batch_end(self, state):
-        if self.asked.get("is_told_to_stop") and rank == "1" and state.epoch == 2:
+        if self.asked.get("is_told_to_stop") == "step" and rank == "1" and state.epoch == 2:
             os.kill(os.getpid(), signal.SIGTERM)
         if self.asked.get("is_interrupted") and len(self.seen) == 12:
             signal.raise_signal(signal.SIGINT)
@@ -68,6 +70,11 @@ def train(folder, settings):
     else:
         task = Multiclass(data.classes, class_weight=weights)
     watch = Watch(settings)
+    if settings.get("is_told_to_stop") == "validation" and rank == "1":
+        def tell(module, args):
+            if not module.training and not torch.is_grad_enabled():
+                os.kill(os.getpid(), signal.SIGTERM)
+        model.register_forward_pre_hook(tell)
     again = 2 if settings.get("is_interrupted") else 1
     for call in range(again):
         try:
@@ -279,12 +286,28 @@ def test_a_process_that_dies_is_started_again(pictures, two, tmp_path):
 def test_a_signal_to_one_process_stops_all_after_the_same_step(pictures, alone, tmp_path):
     """The state is saved within the epoch, whose loss counts what every process had done by then."""
     settings = {"pictures": str(pictures), "batch_size": 8}
-    _, said = start(tmp_path, 2, shared={**settings, "is_told_to_stop": True})
+    _, said = start(tmp_path, 2, shared={**settings, "is_told_to_stop": "step"})
     assert "interrupted; the same call goes on from" in said
     both, said = start(tmp_path, 2, shared=settings)
     assert "goes on after epoch 1 and 3 batches" in said
     for one in both["shared"]:
         assert_close(one, alone["smaller"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("when", "where"), [("validation", "after epoch 1"), ("frozen", "after epoch 2")])
+def test_a_signal_to_one_process_between_steps_stops_all_after_the_epoch(
+    when, where, pictures, alone, tmp_path
+):
+    """Within a validation, or the frozen phase, in which the processes ask each other nothing."""
+    settings = {"pictures": str(pictures), "frozen": 2} if when == "frozen" else {"pictures": str(pictures)}
+    _, said = start(tmp_path, 2, shared={**settings, "is_told_to_stop": when})
+    assert "interrupted; the same call goes on from" in said
+    assert said.count("exitcode  : 143") == 2
+    both, said = start(tmp_path, 2, shared=settings)
+    assert f"goes on {where}" in said
+    for one in both["shared"]:
+        assert_close(one, alone["frozen" if when == "frozen" else "full"])
 
 
 def test_more_processes_than_a_batch_holds_are_refused(pictures, monkeypatch):

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
@@ -17,10 +18,12 @@ from layerkit import (
     MultiTask,
     NonFiniteError,
     Predictor,
+    Preset,
     Regression,
     evaluate,
     fit,
     replace_head,
+    table_loaders,
 )
 from layerkit.callbacks import EMA
 from layerkit.training.schedules import per_batch
@@ -564,9 +567,14 @@ def test_complex_parameters_are_trained_as_by_hand(blobs):
         optimizer.step()
     fit(model, nn.CrossEntropyLoss(), data, epochs=1, optimizer=torch.optim.SGD, lr=0.1, progress=False)
     assert model.weight.equal(by_hand.weight)
-    averaged = Turned()
-    fit(averaged, nn.CrossEntropyLoss(), data, data, epochs=1, lr=0.1, callbacks=[EMA(0.9)], progress=False)
-    assert averaged.weight.imag.any() or not averaged.weight.equal(torch.ones_like(averaged.weight))
+    averaged, optimizer = Turned(), torch.optim.SGD
+    fit(
+        averaged, nn.CrossEntropyLoss(), data[:1], data, epochs=1, optimizer=optimizer, lr=0.1, callbacks=[EMA(0.9)],
+        progress=False,
+    )  # fmt: skip
+    one_step = Turned()
+    fit(one_step, nn.CrossEntropyLoss(), data[:1], epochs=1, optimizer=optimizer, lr=0.1, progress=False)
+    assert averaged.weight.equal(one_step.weight)  # the average begins with the first step's weights
 
 
 def test_a_model_whose_state_dict_is_made_of_copies_gets_its_best_weights_back(blobs):
@@ -595,13 +603,13 @@ def test_a_model_whose_state_dict_is_made_of_copies_gets_its_best_weights_back(b
 class Worsen:
     """Turn the weights around from some epoch on."""
 
-    def __init__(self, after):
-        self.after = after
+    def __init__(self, after, layer=lambda state: state.model):
+        self.after, self.layer = after, layer
 
     def on_batch_end(self, state):
         if state.epoch > self.after:
             with torch.no_grad():
-                state.model.weight.neg_()
+                self.layer(state).weight.neg_()
 
 
 def test_what_a_forward_pass_keeps_can_be_trained_with_after_the_frozen_phase(blobs):
@@ -684,3 +692,69 @@ def test_what_cannot_go_by_batches_is_refused_before_training(factory, blobs, li
             optimizer=torch.optim.SGD,
         )
     assert linear.weight.equal(before)
+
+
+def test_tensors_that_could_not_be_put_back_or_saved_are_refused_at_once(blobs, tmp_path):
+    """Not after the training, or at the first save."""
+    model = nn.Linear(4, 2)
+    model.register_buffer("wide", torch.zeros(1).expand(3))
+    with pytest.raises(ValueError, match="wide is expanded"):
+        fit(model, Multiclass(2), blobs.train, epochs=1, progress=False)
+    model = nn.Linear(4, 2)
+    model.register_buffer("sparse", torch.eye(3).to_sparse())
+    fit(model, Multiclass(2), blobs.train, epochs=1, progress=False)
+    with pytest.raises(TypeError, match=r"sparse has the layout torch\.sparse_coo"):
+        fit(model, Multiclass(2), blobs.train, epochs=1, checkpoint=tmp_path, progress=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_loss_no_better_than_a_constant_answers_is_said(blobs, linear, capsys):
+    """And one that is better is not."""
+    with torch.no_grad():
+        linear.weight.mul_(100.0)
+    fit(linear, Multiclass(2), blobs.train, blobs.valid, epochs=1, lr=1e-9, schedule="constant")
+    assert "no valid_loss is below the 0.6931 of always giving the same answer" in capsys.readouterr().err
+    nn.init.zeros_(linear.weight)
+    fit(linear, Multiclass(2), blobs.train, blobs.valid, epochs=3, lr=0.1)
+    assert "always giving" not in capsys.readouterr().err
+
+
+def test_a_model_whose_state_dict_has_keys_of_its_own_gets_its_best_weights_back(blobs):
+    """Under a prefix that a hook takes away."""
+    model = nn.Sequential(nn.Linear(4, 2))
+
+    def renamed(module, state, prefix, metadata):
+        for name in list(state):
+            state[name.removeprefix("0.")] = state.pop(name)
+
+    model.register_state_dict_post_hook(renamed)
+    callback = Worsen(after=2, layer=lambda state: state.model[0])
+    run = fit(
+        model, Multiclass(2), blobs.train, blobs.valid, epochs=4, lr=0.5, optimizer=torch.optim.SGD, progress=False,
+        callbacks=[callback],
+    )  # fmt: skip
+    assert run.best_epoch == 2
+    assert evaluate(model, Multiclass(2), blobs.valid)["loss"] == pytest.approx(run.best_value, abs=1e-6)
+
+
+def test_held_out_classes_that_are_missing_are_named(tmp_path):
+    """In the data of layerkit's loaders before training."""
+    table = [{"path": f"{n}.png", "kind": "ab"[n % 2], "part": "train"} for n in range(8)]
+    table += [{"path": f"{n}.png", "kind": "a", "part": "valid"} for n in range(8, 12)]
+    for n in range(12):
+        Image.new("RGB", (12, 12), (20 * n, 0, 0)).save(tmp_path / f"{n}.png")
+    columns = {name: [row[name] for row in table] for name in table[0]}
+    data = table_loaders(
+        columns,
+        tmp_path,
+        path="path",
+        target="kind",
+        part="part",
+        preset=Preset(8),
+        batch_size=4,
+        num_workers=0,
+    )
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 1))
+    with pytest.warns(LayerkitWarning, match="The held-out targets hold no 'b'"):
+        run = fit(model, Binary(data.classes), data.train, data.valid, epochs=1, progress=False)
+    assert math.isnan(run.history[0]["valid_auroc"])

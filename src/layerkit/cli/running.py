@@ -4,6 +4,7 @@ import argparse
 import io
 import os
 import re
+import shlex
 import sys
 import warnings
 from collections.abc import Sequence
@@ -70,7 +71,9 @@ def _with_flags(message: str, given: argparse.Namespace) -> str:
     # A remedy alone: elsewhere it may be part of a path, or of a line of Python.
     pattern = r"\b([Pp]ass|[Ww]ith|or) ([a-z_]+)=(?:(['\"])([\w.-]+)\3|(\d+(?:\.\d+)?|False))(?![\w/(])"
     message = re.sub(pattern, flag, message)
-    return re.sub(r"\blabel=r(['\"])(.+?)\1", r"--label '\2'", message) if "label" in given else message
+    if "label" not in given:
+        return message
+    return re.sub(r"\blabel=r(['\"])(.+?)\1", lambda found: f"--label {shlex.quote(found[2])}", message)
 
 
 def _show_warning(

@@ -121,6 +121,10 @@ def _train(given: argparse.Namespace) -> int:
         given.root, preset=preset, batch_size=given.batch_size, augment=given.augment, errors=given.errors,
         seed=given.seed,
     )  # fmt: skip
+    if given.binary and len(data.classes) != 2:
+        raise ValueError(
+            f"--binary is given, and {given.root} holds {len(data.classes)} classes; expected two. Leave --binary out."
+        )
     model, task = start.model_for(Binary(data.classes) if given.binary else Multiclass(data.classes))
     frozen = start.frozen_epochs if given.frozen_epochs is None else given.frozen_epochs
     run = fit(

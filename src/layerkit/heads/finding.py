@@ -357,13 +357,13 @@ def _check_path(model: nn.Module, where: str) -> None:
     paths = [path for path, _ in model.named_modules() if path]
     near = difflib.get_close_matches(where, paths, n=1, cutoff=0.5)
     linear = [path for path, module in model.named_modules() if _is_linear(module)][-3:]
-    hint = "Print(model) shows its layers."
-    if near or linear:
-        hint = (
-            f"Did you mean '{near[0]}'?"
-            if near
-            else f"Its last linear layers: {', '.join(map(repr, linear))}."
-        )
+    hint = (
+        f"Its last linear layers: {', '.join(map(repr, linear))}."
+        if linear
+        else "See them with print(model)."
+    )
+    if near:
+        hint = f"Did you mean '{near[0]}'?"
     raise HeadError(
         f"`where` is {where!r}, and {type(model).__name__} has no such layer; expected the path of one that "
         f"it has. {hint}"

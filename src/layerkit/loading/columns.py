@@ -79,7 +79,7 @@ def column(table: Table, name: str, *, may_be_empty: bool = False) -> list[Any]:
         There is no such column, no row, or a value is missing.
     """
     if name not in table:
-        only = next(iter(table), "")
+        only = str(next(iter(table), ""))
         mark = next((mark for mark in ";\t|" if mark in only), None) if len(table) == 1 else None
         if mark is not None:
             raise ValueError(

@@ -138,8 +138,8 @@ def _check_for_commas(values: list[Any], name: str) -> None:
     if odd is not None and all(_is_number(text.replace(",", ".", 1)) for text in texts):
         raise ValueError(
             f"The column {name!r} holds {odd!r}, a number with a decimal comma; "
-            "expected decimal points. Pass pandas.read_csv(file, decimal=',') instead of the file; if these are "
-            "several labels of a picture, pass sep=','."
+            "expected decimal points. Pass pandas.read_csv(file, decimal=',') instead of the file, or thousands=',' "
+            "where that is what it means; if these are several labels of a picture, pass sep=','."
         )
 
 

@@ -42,13 +42,15 @@ def plot_curves(
     epochs = [row["epoch"] for row in rows]
     keys = list(rows[0]) if rows else []
     drawn = [(key, axes, color) for key, color in (("train_loss", GRAY), ("valid_loss", BLUE)) if key in keys]
-    metrics = [key for key in keys if key.startswith("valid_") and not key.endswith("_loss")]
-    if monitor in keys and monitor != "valid_loss":
-        metrics.insert(0, monitor)
+    metrics = [key for key in keys if key.startswith("valid_") and key != "valid_loss"]
     if metrics:
+        told = [
+            key for key in metrics if not key.endswith("_loss")
+        ]  # a part's loss tells less than its accuracy
+        metric = monitor if monitor in metrics else (told or metrics)[0]
         right = axes.twinx()
-        drawn.append((metrics[0], right, ORANGE))
-        right.set_ylabel(metrics[0])
+        drawn.append((metric, right, ORANGE))
+        right.set_ylabel(metric)
     lines = []
     for key, on, color in drawn:
         lines += on.plot(epochs, [row[key] for row in rows], color=color, marker=".", label=key)

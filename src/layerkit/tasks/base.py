@@ -293,7 +293,7 @@ class Task(nn.Module, ABC):
 
     def _check_fit(self, logits: Tensor, target: Any) -> None:
         """Refuse whatever would broadcast: each logit has its target, or each row of logits."""
-        if target.shape not in (logits.shape, logits.shape[:1] + logits.shape[2:]):
+        if target.shape != logits.shape[:1] + logits.shape[2:] and target.shape != logits.shape:
             raise TargetError(
                 f"The model's outputs have the shape {tuple(logits.shape)} and the targets "
                 f"{tuple(target.shape)}; expected one target for each output of {self}. Check what the "

@@ -125,7 +125,7 @@ class Binary(Task):
         return (self._probability(logits) > self.threshold).to(torch.int64)
 
     def metrics(self) -> "MetricCollection":
-        """Make ``accuracy`` and ``f1`` (at the threshold), and ``auroc``."""
+        """Make ``accuracy`` and ``f1`` (at the threshold), and ``auroc``; of one class alone, these two may be NaN."""
         from torchmetrics import MetricCollection
         from torchmetrics.classification import BinaryAccuracy
 

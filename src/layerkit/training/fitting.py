@@ -34,9 +34,10 @@ from layerkit.training.identity import (
 from layerkit.training.interrupting import Interruption
 from layerkit.training.loop import check_is_shared
 from layerkit.training.losses import as_task
-from layerkit.training.mistakes import check_classes, check_initialized, check_roles
+from layerkit.training.mistakes import check_classes, check_initialized, check_roles, check_tensors
 from layerkit.training.moments import Callbacks, State
 from layerkit.training.optimizers import OptimizerLike, check_rate
+from layerkit.training.outcome import measure_uncertainty
 from layerkit.training.phases import frozen_phase, full_phase
 from layerkit.training.progress import Progress
 from layerkit.training.schedules import Schedule, check_schedule
@@ -181,7 +182,8 @@ def fit(
     Raises
     ------
     ValueError, TypeError
-        An argument is not as described; nothing was trained.
+        An argument is not as described, or stands in another's place; a loss with ``reduction="sum"`` meets
+        `accumulate` or several processes; a tensor of the model cannot be put back or saved. Nothing was trained.
     NonFiniteError
         A loss or gradient is NaN or infinite; the model holds the best weights so far.
     CheckpointError
@@ -193,7 +195,8 @@ def fit(
     Warns
     -----
     LayerkitWarning
-        All epochs are frozen ones, and a setting was passed that governs the others.
+        All epochs are frozen ones, and a setting was passed that governs the others; or a class has no picture in the
+        training or in the held-out part.
 
     Notes
     -----
@@ -220,6 +223,7 @@ def fit(
     skips_nonfinite = _skips(nonfinite)
     if checkpoint is not None:
         check_initialized(model)
+    check_tensors(model, are_saved=checkpoint is not None)
     if frozen_epochs == epochs:
         _warn_of_idle(
             lr=lr, optimizer=optimizer, schedule=schedule, clip_norm=clip_norm,
@@ -237,9 +241,7 @@ def fit(
     best = make_best(monitor, measures)
     state = State(model, task, best.monitor, best.lower_is_better, epochs, History())
     lines = Progress(shown=progress)
-    session = Session(
-        model, task, hardware, measures, best, metrics is not None, lines, called, state, Interruption()
-    )
+    session = Session(model, task, hardware, measures, best, lines, called, state, Interruption())
     used = model, task, getattr(task, "function", None), optimizer, schedule, *called.callbacks
     with (
         remembered(*used),
@@ -274,7 +276,7 @@ def fit(
             frozen = frozen_phase(
                 model, task, train, valid, hardware,
                 epochs=range(frozen_epochs), views=views, is_last=full is None, skips_nonfinite=skips_nonfinite,
-                progress=lines, between=session.interruption.heed,
+                progress=lines, between=session.heed_alone,
             )  # fmt: skip
             session.run(frozen, is_last=full is None)
         if full is not None and session.done < epochs and not session.is_stopped:
@@ -285,7 +287,8 @@ def fit(
             lines.say(f"stopped after epoch {session.done}: {state.stopped}")
         called.call("on_fit_end", state)
     session.history.monitor, session.history.best_epoch = best.monitor, best.epoch
-    figures = session.measure_uncertainty()
+    own_metrics = measures if metrics is not None else None
+    figures = measure_uncertainty(best, task, session.history, own_metrics, lines)
     lines.say(f"the model holds the weights of {best.reason()}")
     settings = settings_of(
         epochs=epochs, frozen_epochs=frozen_epochs, lr=lr, optimizer=optimizer, schedule=schedule, seed=seed,

@@ -3,8 +3,9 @@
 import functools
 import inspect
 import os
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -22,9 +23,20 @@ from layerkit.training.checkpoint import digest, without_address
 from layerkit.training.losses import LossTask
 from layerkit.training.schedules import PerBatch
 
-_known: WeakKeyDictionary[Any, tuple[str, str, Callable[[Any], str]]] = WeakKeyDictionary()
-"""What a run changes, as it was at first and as the run left it: in the same call again, as in a notebook, it is the
-same, unless somebody else has changed it since."""
+Description = Callable[[Any], str]
+
+
+@dataclass
+class _Memory:
+    """What descriptions of an object stand for: as a run left it, it is what it was when that began."""
+
+    first: dict[tuple[Description, str], str] = field(default_factory=dict)
+    begun: dict[Description, str] = field(default_factory=dict)  # the run in progress
+
+
+_memories: WeakKeyDictionary[Any, _Memory] = WeakKeyDictionary()
+"""Of objects that a run changes: in the same call again, as in a notebook, they are the same, unless somebody else has
+changed them since."""
 
 
 def identity_of(
@@ -63,8 +75,8 @@ def describe_metrics(metrics: Mapping[str, Any] | None) -> list[str] | None:
 
 def _settings_of_metric(metric: Any) -> dict[str, Any]:
     """Leave out what is its own business, and what a run sets."""
-    settings = _plain_attributes(metric)
-    return {k: v for k, v in settings.items() if k[0] != "_" and k != "sync_on_compute"}
+    inner = {"sync_on_compute", *getattr(metric, "metric_state", ())}
+    return {k: v for k, v in _plain_attributes(metric).items() if k[0] != "_" and k not in inner}
 
 
 def circumstances_of(hardware: Hardware, *, compiled: bool) -> dict[str, Any]:
@@ -147,8 +159,19 @@ def _describe_task(task: Task) -> str:
             return f"{describe(task.function)} {digest(_plain_attributes(task.function))}"
         return _as_at_first(task.function, _describe_module)
     described = f"{type(task).__name__} {digest(task.settings())}"
-    is_ours = type(task).__module__.startswith("layerkit.")
-    return described if is_ours else f"{described} {_as_at_first(task, _describe_module)}"
+    parts = [part for part in task.modules() if isinstance(part, Task)]
+    are_ours = all(type(part).__module__.startswith("layerkit.") for part in parts)
+    return described if are_ours else f"{described} {_as_at_first(task, _describe_own_task)}"
+
+
+def _describe_own_task(task: Task) -> str:
+    """Name the settings that a class of the user's own may have added; buffers are filled from the targets."""
+    parts = [(name, part) for name, part in task.named_modules() if isinstance(part, Task)]
+    settings = [
+        [name, type(part).__name__, {k: v for k, v in _plain_attributes(part).items() if k[0] != "_"}]
+        for name, part in parts
+    ]
+    return digest(settings)
 
 
 def _describe_module(function: nn.Module) -> str:
@@ -164,7 +187,7 @@ def _plain_attributes(value: Any) -> dict[str, Any]:
 def _is_data(value: Any) -> bool:
     """Tell whether a value is made of numbers and text alone, whose text is the same in every process."""
     if isinstance(value, Mapping):
-        return all(map(_is_data, value.values()))
+        return all(isinstance(key, str) and _is_data(item) for key, item in value.items())
     if isinstance(value, list | tuple | set | frozenset):
         return all(map(_is_data, value))
     return _is_plain(value) or isinstance(value, Tensor)
@@ -208,9 +231,7 @@ def describe(value: Any) -> str | None:
         return f"{describe(value.func)} {digest([value.args, value.keywords])}"
     if isinstance(value, nn.Module):  # such as a transform, whose settings stand in its repr
         return f"{type(value).__name__} {digest(without_address(value))}"
-    if hasattr(value, "__qualname__"):
-        return str(value.__qualname__)
-    return f"{type(value).__name__} {digest(_plain_attributes(value))}"
+    return str(getattr(value, "__qualname__", type(value).__name__))
 
 
 @contextmanager
@@ -220,21 +241,22 @@ def remembered(*used: Any) -> Iterator[None]:
         yield
     finally:
         for one in used:
-            if isinstance(one, Hashable) and one in _known:
-                first, _, describe_now = _known[one]
-                _known[one] = first, describe_now(one), describe_now
+            memory = _memory_of(one)
+            for description, begun in memory.begun.items():
+                memory.first[description, description(one)] = begun
 
 
-def _as_at_first(value: Any, describe_now: Callable[[Any], str]) -> str:
-    now = describe_now(value)
+def _as_at_first(value: Any, description: Description) -> str:
+    now, memory = description(value), _memory_of(value)
+    memory.begun[description] = memory.first.setdefault((description, now), now)
+    return memory.begun[description]
+
+
+def _memory_of(value: Any) -> _Memory:
     try:
-        first, left, _ = _known.get(value, (now, now, describe_now))
-    except TypeError:  # an object without a hash, or that cannot be referred to weakly
-        return now
-    if now not in (first, left):
-        first = now
-    _known[value] = first, now, describe_now
-    return first
+        return _memories.setdefault(value, _Memory())
+    except TypeError:  # no hash, or no weak references: nothing is remembered
+        return _Memory()
 
 
 def _describe_trainable(model: nn.Module) -> str:

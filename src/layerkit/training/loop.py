@@ -1,5 +1,6 @@
 """One epoch: the training step, and the pass over held-out data."""
 
+import cmath
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -192,7 +193,7 @@ class Trainer:
             for share in group
             for inputs, target in self._pieces.split(share.inputs, share.target)
         ]
-        if not self.task.counts_evenly and (len(pieces) > 1 or self.world > 1):
+        if (len(pieces) > 1 or self.world > 1) and not self.task.counts_evenly:
             pieces = self._weighted(pieces)
         last = len(pieces) - 1
         return sum([self._backward(*piece, is_last=n == last) for n, piece in enumerate(pieces)])
@@ -237,24 +238,25 @@ class Trainer:
         if not on_host and not self.skips_nonfinite:
             return loss
         gradients = [gradient for p in self.parameters if (gradient := p.grad) is not None]
-        # A finite sum proves finite addends, and costs a third of a norm; of a device it is asked but once.
-        total = (
-            sum([gradient.sum().item() for gradient in gradients])
-            if on_host
-            else nn.utils.get_total_norm([_dense(gradient) for gradient in gradients]).item()
-        )
-        total = abs(total) if isinstance(total, complex) else total
-        if on_host and not math.isfinite(total) and all(bool(_dense(g).isfinite().all()) for g in gradients):
-            total = 0.0  # only the sum was too large for its dtype
+        decides = self.world == 1  # otherwise the gradient, the same for all, decides for all
+        if on_host:
+            # A finite sum proves finite addends, and costs a third of a norm.
+            total = sum([gradient.sum().item() for gradient in gradients])
+            if cmath.isfinite(total) and (math.isfinite(loss) or not decides):
+                return loss
+            if all(bool(_dense(gradient).isfinite().all()) for gradient in gradients):
+                total = 0.0  # only the sum was too large for its dtype
+        else:
+            total = nn.utils.get_total_norm([_dense(gradient) for gradient in gradients]).item()
         where = f"{label}, batch {batch}"
-        if self.world == 1:  # otherwise the gradient, the same for all, decides for all
+        if decides:
             _check_finite(float(loss), where, error=NonFiniteStepError)
-        _check_finite(total, where, "gradient", error=NonFiniteStepError)
+        _check_finite(abs(total), where, "gradient", error=NonFiniteStepError)
         return loss
 
-    def check_so_far(self, tally: Tally) -> None:
+    def check_so_far(self, loss: float) -> None:
         """Raise if a loss of this epoch was not finite: on an accelerator nobody has looked until now."""
-        _check_finite(float(tally.loss), "this epoch, up to here")
+        _check_finite(loss, "this epoch, up to here")
 
     def gather(self, tally: Tally) -> tuple[float, int]:
         """Give the sums of all processes; the first, which saves, counts on from them, the others from nothing."""
@@ -436,6 +438,9 @@ def _check_not_empty(images: float) -> None:
 
 
 def _to_device(target: Any, device: torch.device) -> Any:
+    if isinstance(target, Tensor) and target.device == device:
+        return target
+
     def moved(part: Tensor) -> Tensor:
         return part if part.device == device else part.to(device, non_blocking=True)
 

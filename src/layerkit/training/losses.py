@@ -30,17 +30,11 @@ class LossTask(Task):
         self.elementwise = isinstance(function, _ELEMENTWISE) or function in _ELEMENTWISE_FUNCTIONS
         if not (isinstance(function, _ON_LOGITS) or function in _ON_LOGITS_FUNCTIONS):
             self.refused_endings = ()  # what another loss expects is not known
-        options = (
-            getattr(function, "keywords", None) or vars(function) if hasattr(function, "__dict__") else {}
-        )
+        options = getattr(function, "keywords", None) or getattr(function, "__dict__", {})
         self.adds_up = options.get("reduction") == "sum"
-        self._leaves_out = False  # some targets, as far as is known
 
     def check(self, target: Any) -> Any:
         """Take the targets as they are."""
-        if not self.counts_evenly and not self._leaves_out and not target.is_floating_point():
-            # Elsewhere than on the host, looking would wait for the device.
-            self._leaves_out = target.device.type != "cpu" or bool((target == self._ignored).any())
         return target
 
     def criterion(self, logits: Tensor, target: Any) -> Tensor:
@@ -52,14 +46,10 @@ class LossTask(Task):
                 "Use Regression(), or give both one shape: target.unsqueeze(1) makes (N, 1) of (N,)."
             )
         loss = self.function(logits, target)
-        if self._leaves_out and not target.is_floating_point():
+        if not self.counts_evenly and isinstance(target, Tensor) and not target.is_floating_point():
             # Torch's mean over a batch in which nothing has a class is 0 / 0, and its gradient is zero.
-            loss = loss.where((target != self._ignored).any(), 0.0)
+            loss = loss.where((target != getattr(self.function, "ignore_index", -100)).any(), 0.0)
         return loss
-
-    @property
-    def _ignored(self) -> int:
-        return getattr(self.function, "ignore_index", -100)
 
     @property
     def counts_evenly(self) -> bool:

@@ -31,25 +31,26 @@ class Pieces:
         self.divides = divides
         self.is_watching = device.type != "cpu"
         self._device = device
-        self._places = [
-            (module, name)
-            for module in model.modules()
-            for name, buffer in module._buffers.items()
-            if buffer is not None
-        ]
-        self._noted: list[Tensor] = []
+        self._owners = [module for module in model.modules() if module._buffers]
+        self._noted: list[tuple[nn.Module, str, Tensor, Tensor]] = []
         self._random: RandomState = {}
 
     def note(self) -> None:
         """Note what a step that fails halfway would leave changed."""
-        self._noted = [module._buffers[name].clone() for module, name in self._places]  # type: ignore[union-attr]
+        self._noted = [
+            (module, name, buffer, buffer.clone())
+            for module in self._owners
+            for name, buffer in module._buffers.items()
+            if buffer is not None
+        ]
         if self.is_watching:
             self._random = random_state(self._device)
 
     def put_back(self) -> None:
         """Undo what a batch that was no good has left in the buffers, such as batch norm's statistics."""
-        for (module, name), noted in zip(self._places, self._noted, strict=True):
-            module._buffers[name].detach().copy_(noted)  # type: ignore[union-attr]
+        for module, name, buffer, noted in self._noted:
+            buffer.detach().copy_(noted)
+            module._buffers[name] = buffer  # another may stand there by now
 
     def split(self, inputs: Tensor, target: Any) -> list[tuple[Tensor, Any]]:
         """Cut a batch into as many pieces as have proved to fit."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.parameter import UninitializedParameter
+from torch.nn.parameter import UninitializedParameter, is_lazy
 from torchvision.datasets import DatasetFolder, ImageFolder
 
 from layerkit.errors import shown, warn
@@ -158,6 +158,35 @@ def check_initialized(model: nn.Module) -> None:
             f"The layer of {lazy[0]} has no weights yet; expected a model that has seen a batch. Run it once: "
             "model(next(iter(train))[0])."
         )
+
+
+def check_tensors(model: nn.Module, *, are_saved: bool) -> None:
+    """Find tensors of a model that could not be put back, or not be saved, before anything is trained.
+
+    Raises
+    ------
+    ValueError
+        A buffer has no memory of its own.
+    TypeError
+        Files hold no tensors of this kind.
+    """
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    for name, tensor in tensors:
+        if is_lazy(tensor):
+            continue
+        is_plain = tensor.layout == torch.strided and not tensor.is_quantized
+        if are_saved and not (is_plain and tensor.dtype != torch.complex128):
+            raise TypeError(
+                f"{name} has the layout {tensor.layout} and the dtype {tensor.dtype}, which no checkpoint can hold; "
+                "expected a dense tensor of another dtype. Keep it as a plain attribute, or leave checkpoint= out."
+            )
+        if is_plain and any(
+            n > 1 and not step for n, step in zip(tensor.shape, tensor.stride(), strict=True)
+        ):
+            raise ValueError(
+                f"{name} is expanded: several of its elements are one in memory, so that no weights can be put back "
+                "into it. Expected memory of its own: add .clone() where it is made."
+            )
 
 
 def check_inputs(inputs: Tensor) -> None:

@@ -146,12 +146,13 @@ def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
             "same. Freeze what was frozen then, or pass another folder as checkpoint= to begin a new run."
         ) from error
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    for number, saved in state["state"].items():
-        values = optimizer.state[parameters[number]]
+    numbers = [number for group in state["param_groups"] for number in group["params"]]
+    for number, parameter in zip(numbers, parameters, strict=True):
+        saved, values = state["state"].get(number, {}), optimizer.state.get(parameter, {})
         for name, value in values.items():
-            before = saved[name]
+            before = saved.get(name)
             if isinstance(value, Tensor) and isinstance(before, Tensor):
-                like = parameters[number] if value.shape == parameters[number].shape else value
+                like = parameter if value.ndim and value.shape == parameter.shape else value
                 # Torch has cast it to the parameter's dtype, which need not be its own.
                 values[name] = torch.empty_like(like, dtype=before.dtype).copy_(before)
 

@@ -89,6 +89,11 @@ class Phase:
         default_factory=dict
     )  # by a factory, whose settings nobody else sees
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether several processes take their parts of every batch."""
+        return self.trainer.world > 1
+
     def state(self) -> dict[str, Any]:
         """Give all that must be restored to go on in this phase."""
         return {

@@ -47,6 +47,11 @@ def per_batch(factory: Factory) -> PerBatch:
     callable
         For ``fit(schedule=...)``.
 
+    Raises
+    ------
+    TypeError
+        It is no function of the optimizer.
+
     Examples
     --------
     >>> from functools import partial

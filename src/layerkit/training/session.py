@@ -14,9 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from layerkit import distributed
 from layerkit.device import Hardware, move_model
-from layerkit.errors import CheckpointError, LayerkitError, NonFiniteError, count_of, warn
-from layerkit.features import constant_logits
-from layerkit.intervals import Estimate, confidence_intervals, resampled_intervals
+from layerkit.errors import CheckpointError, LayerkitError, NonFiniteError, count_of
 from layerkit.loading import PictureLoader
 from layerkit.saving import checksum, copies
 from layerkit.tasks import Task
@@ -26,7 +24,6 @@ from layerkit.training.checkpoint import Checkpoint, Store
 from layerkit.training.history import History, Row, format_row
 from layerkit.training.interrupting import Interruption
 from layerkit.training.loop import NonFiniteStepError, Tally, validate
-from layerkit.training.losses import LossTask
 from layerkit.training.mistakes import lazy_parameters
 from layerkit.training.moments import Callbacks, State
 from layerkit.training.phases import Phase, begin_epoch, count_images
@@ -52,7 +49,6 @@ class Session:
     hardware: Hardware
     metrics: "MetricCollection | None"
     best: Best
-    has_own_metrics: bool
     progress: Progress
     callbacks: Callbacks
     state: State
@@ -65,6 +61,7 @@ class Session:
     _saved_at: float | None = None
     _epoch_began: float = 0.0
     _steps: int = 0  # taken in this process
+    _world: int = field(default_factory=distributed.world)
     _backbone: dict[str, Any] | None = None  # as long as it is frozen
     _began_with: dict[str, Tensor] = field(default_factory=dict)  # until there is a best epoch
     _before_validating: list[RandomState] = field(default_factory=list)  # what a validation begins with
@@ -101,27 +98,39 @@ class Session:
         if phase.name == "full" and not self.best.weights and not lazy_parameters(self.model):
             self._began_with = copy_of_weights(self.model)
         self._take_up(phase)
-        if phase.trainer.world < distributed.world():  # each trains the same head, and draws the same for it
+        if not phase.is_shared:  # each process trains the same head, and draws the same for it
             put_random_state(distributed.gather_objects(random_state(device))[0], device)
         self.progress.open(_total_images(phase, len(left)), f"{phase.name} phase")
         self.progress.advance(self.tally.images)
         if self._saved_at is None:
             self._save(phase)
-        with _one_thread() if phase.by_one_thread else nullcontext():
+        with _one_thread() if phase.by_one_thread else nullcontext(), self._explained():
             for epoch in left:
-                try:
-                    row = self._run_epoch(phase, epoch)
-                except NonFiniteError:
-                    put_weights(self.model, self._began_with)
-                    raise
-                self._end_epoch(phase, row)
+                self._end_epoch(phase, self._run_epoch(phase, epoch))
                 if state.stopped:
                     break
-        if phase.trainer.world < distributed.world():  # the same but for what a device rounds
-            distributed.copy_from_first([*self.best.weights.values(), *state.model.parameters()])
+            if not phase.is_shared:  # the same but for what a device rounds
+                distributed.copy_from_first([*self.best.weights.values(), *self.best.task.values()])
         if self.store is not None:
             self.store.finish()
         self.progress.close()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Put what ends a phase into words, and leave no spoiled weights behind."""
+        try:
+            yield
+        except NonFiniteError:
+            put_weights(self.model, self._began_with)
+            raise
+        except RuntimeError as error:
+            if not isinstance(error, LayerkitError):
+                self.interruption.heed()  # Ctrl-C also ends a foreign loader's workers, which it reports first
+            if self.store is not None and distributed.is_loss_of_another(error):
+                self.progress.say(
+                    f"another process has ended; the same call goes on from {self.store.folder}"
+                )
+            raise
 
     def _take_up(self, phase: Phase) -> None:
         if self.resumed is None:
@@ -153,8 +162,8 @@ class Session:
         self._check_weights(phase)
         if phase.valid is not None:
             begin_epoch(phase.valid, epoch)  # only now: it may be the loader that is trained on
-            self._before_validating = self._random_states(phase)
-            figures = self._validate(phase, partial(self._save_or_stop, phase))
+            self._before_validating = self._random_states(phase) if self._may_save_within(phase) else []
+            figures = self._validate(phase, partial(self._between_held_out, phase))
             self._before_validating = []
             row |= {f"valid_{name}": value for name, value in figures.items()}
         phase.schedule.after_epoch(row.get(self.best.monitor or "valid_loss"))
@@ -172,7 +181,12 @@ class Session:
         weights += [
             part for norm in norms for part in (norm.running_mean, norm.running_var) if part is not None
         ]
-        if all(bool(weight.isfinite().all()) for weight in weights):
+        is_spoiled = not all(bool(weight.isfinite().all()) for weight in weights)
+        if phase.is_shared:  # batch norm has seen other pictures in each process
+            is_spoiled = bool(
+                distributed.largest_of_all(torch.tensor(is_spoiled, device=weights[0].device).int())
+            )
+        if not is_spoiled:
             return
         raise NonFiniteError(
             f"Weights of the model are not finite in epoch {self.done + 1}; expected finite numbers. Lower the "
@@ -199,14 +213,6 @@ class Session:
                 "expected two at least. Pass drop_last=True to your DataLoader, or use folder_loaders(), which "
                 "joins such a batch to the one before."
             ) from error
-        except RuntimeError as error:
-            if not isinstance(error, LayerkitError):
-                self.interruption.heed()  # Ctrl-C also ends a foreign loader's workers, which it reports first
-            if self.store is not None and distributed.is_loss_of_another(error):
-                self.progress.say(
-                    f"another process has ended; the same call goes on from {self.store.folder}"
-                )
-            raise
         if self.tally.skipped:
             first = self.tally.skipped[0]
             self.progress.say(
@@ -222,14 +228,10 @@ class Session:
         if is_shared:  # batch norm has seen another slice in each process
             distributed.copy_from_first(list(evaluated.buffers()))
         assert phase.valid is not None
-        try:
-            return validate(
-                evaluated, self.task, phase.valid, self.hardware, self.metrics, self.progress,
-                is_shared=is_shared, between=between, keep=self._keep_answers,
-            )  # fmt: skip
-        except RuntimeError:
-            self.interruption.heed()  # another process may have stopped first
-            raise
+        return validate(
+            evaluated, self.task, phase.valid, self.hardware, self.metrics, self.progress,
+            is_shared=is_shared, between=between, keep=self._keep_answers,
+        )  # fmt: skip
 
     def _keep_answers(self, logits: Tensor, target: Any) -> None:
         """Keep what was answered, one row a picture, until it is known whether this epoch is the best."""
@@ -270,16 +272,27 @@ class Session:
 
     def _after_step(self, phase: Phase) -> None:
         """Save or stop where it is time to; several processes do so after the same step."""
-        if phase.trainer.world == 1:
-            self._save_or_stop(phase)
+        if not self._is_wanted_by_any(phase, self._is_due or self.interruption.is_asked_for):
             return
+        loss = phase.trainer.gather(self.tally)[0] if phase.is_shared else float(self.tally.loss)
+        if phase.can_begin_anywhere:
+            phase.trainer.check_so_far(loss)
+            self._check_weights(phase)
+        self._save_here(phase, self._agree())
+
+    def _is_wanted_by_any(self, phase: Phase, is_wanted: bool) -> bool:
+        if self._world == 1:
+            return is_wanted
         self._steps += 1
-        if self._steps % _STEPS_BETWEEN_WORDS:
-            return
-        own = torch.tensor(int(self._is_due or self.interruption.is_asked_for), device=self.hardware.device)
-        if distributed.largest_of_all(own):
-            phase.trainer.gather(self.tally)
-            self._save_here(phase, self._agree())
+        if not phase.is_shared or self._steps % _STEPS_BETWEEN_WORDS:
+            return False
+        return bool(distributed.largest_of_all(torch.tensor(int(is_wanted), device=self.hardware.device)))
+
+    def _between_held_out(self, phase: Phase) -> None:
+        """Do so within a validation, at whose end several processes stop: others would wait for one that has gone."""
+        signal = self.interruption.signal if self._world == 1 else None
+        if self._is_due or signal:
+            self._save_here(phase, signal)
 
     def _agree(self) -> int | None:
         """Let the wish to stop be that of all processes; give the signal that any of them has got."""
@@ -291,20 +304,16 @@ class Session:
     def _is_due(self) -> bool:
         return self.store is not None and self._seconds_since_saving() >= self.every_seconds
 
-    def _save_or_stop(self, phase: Phase) -> None:
-        """Between two batches: save if it is time to, and stop if somebody asked for that."""
-        # In validation several processes stop at its end, together: the others would wait for one that has gone.
-        signal = self.interruption.signal if phase.trainer.world == 1 else None
-        if self._is_due or signal:
-            self._save_here(phase, signal)
-
     def _save_here(self, phase: Phase, signal: int | None) -> None:
         if phase.can_begin_anywhere:
-            phase.trainer.check_so_far(self.tally)
-            self._check_weights(phase)
             self.tally.seconds = time.perf_counter() - self._epoch_began
             self._save(phase)
         self._heed(signal)
+
+    def heed_alone(self) -> None:
+        """Stop here if that was asked for and no other process would wait; several stop after an epoch."""
+        if self._world == 1:
+            self.interruption.heed()
 
     def _heed(self, signal: int | None) -> None:
         if signal is None:
@@ -340,7 +349,10 @@ class Session:
     def _random_states(self, phase: Phase) -> list[RandomState]:
         """Give what each process goes on to draw from; those that do not share a phase draw the same."""
         own = random_state(self.hardware.device)
-        return distributed.gather_objects(own) if phase.trainer.world > 1 else [own]
+        return distributed.gather_objects(own) if phase.is_shared else [own]
+
+    def _may_save_within(self, phase: Phase) -> bool:
+        return self.store is not None and phase.can_begin_anywhere
 
     def keep_all_of_best(self) -> None:
         """Go on from the frozen phase's best head; the backbone, about to change, is part of that best too."""
@@ -349,51 +361,6 @@ class Session:
             self.best.weights = copy_of_weights(self.model)
             if self.store is not None:
                 self.store.forget_best()
-
-    def measure_uncertainty(self) -> dict[str, Estimate]:
-        """Give the best epoch's figures with their confidence intervals, and say whether it could be chance."""
-        if not self.best.answers or isinstance(self.task, LossTask):
-            return {}
-        if self.has_own_metrics and self.metrics is not None:
-            metrics = copy.deepcopy(self.metrics).cpu()
-            try:
-                intervals = resampled_intervals(self.task, metrics, **self.best.answers)
-            except Exception as error:  # a metric of the user's own, over a sample that it does not like
-                warn(
-                    f"The confidence intervals could not be measured ({type(error).__name__}: {error}); expected "
-                    "metrics that take any sample of the pictures. The figures themselves stand."
-                )
-                intervals = {}
-        else:
-            intervals = confidence_intervals(self.task, **self.best.answers)
-        row = self.history[self.best.epoch - 1]
-        self._say_if_worthless(row["valid_loss"], **self.best.answers)
-        names = [key.removeprefix("valid_") for key in row if key.startswith("valid_")]
-        figures = {f"valid_{name}": Estimate(row[f"valid_{name}"], intervals.get(name)) for name in names}
-        monitored = figures[str(self.best.monitor)]
-        if monitored.low is None or monitored.high is None:
-            return figures
-        values = [other[str(self.best.monitor)] for other in self.history]
-        alike = sum(monitored.low <= value <= monitored.high for value in values) - 1
-        within = (
-            f"; {count_of(alike, 'other epoch')} {'lies' if alike == 1 else 'lie'} within that: which is the best is "
-            "partly chance"
-        )
-        self.progress.say(f"{self.best.monitor} {monitored} with 95% confidence{within if alike else ''}")
-        return figures
-
-    def _say_if_worthless(self, loss: float, logits: Tensor, target: Any) -> None:
-        """Say it where the loss is that of no learning, or worse: of the same answer to every picture."""
-        constant = constant_logits(self.task, target)
-        if constant is None or logits.ndim != 2:
-            return
-        with torch.no_grad():
-            always = self.task.checked_loss(constant.to(logits.device).expand_as(logits), target).item()
-        if loss > always:
-            self.progress.say(
-                f"valid_loss {loss:.4f} is no better than the {always:.4f} of always giving the same answer: lower the "
-                "learning rate, train longer, or see whether targets belong to their pictures"
-            )
 
     def apply_best(self) -> None:
         """Put the best weights into the model, and what the task had learnt by then into the task."""
@@ -425,8 +392,10 @@ class Session:
         self.state.history.extend(self.resumed["history"])
         self.state.stopped = self.resumed["stopped"]
         self.best.epoch, self.best.value = self.resumed["best_epoch"], self.resumed["best_value"]
-        self.best.answers, self.best.task = self.resumed["best_answers"], self.resumed["best_task"]
-        self.best.weights = {name: value.to(self.hardware.device) for name, value in weights.items()}
+        device, task = self.hardware.device, self.resumed["best_task"]
+        self.best.answers = self.resumed["best_answers"]
+        self.best.weights = {name: value.to(device) for name, value in weights.items()}
+        self.best.task = {name: value.to(device) for name, value in task.items()}
         self.task.load_state_dict(self.resumed["task"])
         self.callbacks.load_state(self.resumed["callbacks"])
         self._say_where_it_goes_on(checkpoint)

@@ -17,14 +17,16 @@ def copy_of_weights(model: nn.Module) -> dict[str, Tensor]:
 def put_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Copy weights into a model, in place; keys that are not given stay as they are.
 
-    A state dict may hold copies, where somebody's hook makes them; and ``load_state_dict`` would want the versions
-    that `MNASNet` and others write beside their tensors. It gets only what is neither a parameter nor a buffer.
+    A state dict may hold copies, where somebody's hook makes them, and keys of its own; and ``load_state_dict`` would
+    want the versions that `MNASNet` and others write beside their tensors. It gets only what modules take as extra.
     """
+    state = model.state_dict()
     own: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
     own |= dict(model.named_buffers(remove_duplicate=False))
     for name, value in weights.items():
-        if name in own:
-            own[name].detach().copy_(value)
-    others = {name: value for name, value in weights.items() if name not in own}
-    if others:
-        model.load_state_dict(others, strict=False)
+        if name not in own and name.endswith("_extra_state"):
+            model.load_state_dict({name: value}, strict=False)
+        elif (
+            name in state or own[name].shape == value.shape
+        ):  # what is in no state dict may have grown meanwhile
+            own.get(name, state.get(name)).detach().copy_(value)  # type: ignore[union-attr]
