@@ -149,7 +149,7 @@ def plot_roc(
     """
     from torchmetrics.functional.classification import binary_auroc, binary_roc
 
-    axes = ax if ax is not None else new_axes((5, 4.4))
+    axes = ax if ax is not None else new_axes((5, 5.4))
     axes.plot([0, 1], [0, 1], color=GRAY, linewidth=1, linestyle=":")
     for color, (name, scores, wanted, area) in _curves(targets, probabilities, classes, binary_auroc):
         alarms, found, _ = binary_roc(scores, wanted)
@@ -184,7 +184,7 @@ def plot_precision_recall(
     """
     from torchmetrics.functional.classification import binary_average_precision, binary_precision_recall_curve
 
-    axes = ax if ax is not None else new_axes((5, 4.4))
+    axes = ax if ax is not None else new_axes((5, 5.4))
     curves = _curves(targets, probabilities, classes, binary_average_precision)
     for color, (name, scores, wanted, area) in curves:
         precision, recall, _ = binary_precision_recall_curve(scores, wanted)
@@ -325,7 +325,11 @@ def _finished(axes: "Axes", xlabel: str, ylabel: str, title: str, number: int) -
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), xlabel=xlabel, ylabel=ylabel)
     if number > _MOST_CURVES:
         title = f"{title}: the {_MOST_CURVES} worst of {number}"
-    legend = axes.legend(title=title, fontsize=9, title_fontsize=9, framealpha=0.85, edgecolor="none")
+    # Below, since curves may run anywhere, and without a frame, which would be white on a dark page.
+    legend = axes.legend(
+        title=title, frameon=False, fontsize=9, title_fontsize=9, ncols=2, loc="upper center",
+        bbox_to_anchor=(0.5, -0.14),
+    )  # fmt: skip
     for text in legend.get_texts():
         text.set_parse_math(False)
     return axes
