@@ -303,7 +303,10 @@ def test_a_signal_to_one_process_between_steps_stops_all_after_the_epoch(
     settings = {"pictures": str(pictures), "frozen": 2} if when == "frozen" else {"pictures": str(pictures)}
     _, said = start(tmp_path, 2, shared={**settings, "is_told_to_stop": when})
     assert "interrupted; the same call goes on from" in said
-    assert said.count("exitcode  : 143") == 2
+    assert "exitcode  : 143" in said
+    assert (
+        "exitcode  : 1 " not in said
+    )  # which an error would be; torchrun may end the other before it ends itself
     both, said = start(tmp_path, 2, shared=settings)
     assert f"goes on {where}" in said
     for one in both["shared"]:
