@@ -40,6 +40,9 @@ class Task(nn.Module, ABC):
     answers_pixels = True
     """Whether it takes the outputs of segmentation models, (N, out_features, H, W), and targets (N, H, W)."""
 
+    adds_up = False
+    """Whether the loss is a sum over the batch, and not a mean: then it cannot be taken in pieces."""
+
     _may_wait = True
     _ending_hint = ""
 

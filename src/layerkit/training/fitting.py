@@ -313,7 +313,7 @@ def _warn_of_idle(**settings: Any) -> None:
 
 def _check_divisible(task: Task, accumulate: int) -> None:
     """Refuse a loss whose gradient depends on how a step is taken in pieces."""
-    if getattr(task, "adds_up", False) and (accumulate > 1 or distributed.world() > 1):
+    if task.adds_up and (accumulate > 1 or distributed.world() > 1):
         raise ValueError(
             "The loss has reduction='sum', and a step is taken in pieces; expected a mean, whose gradient does not "
             "depend on the pieces. Pass reduction='mean', or take each batch whole, in one process."

@@ -89,8 +89,7 @@ class Trainer:
         plain = partial(_loss_and_output, self.model, self.task)
         self._forward: Any = torch.compile(self._with_loss) if self.compiles else plain
         self._shared: DistributedDataParallel | None = None
-        divides = not getattr(self.task, "adds_up", False)
-        self._pieces = Pieces(self.model, self.hardware.device, divides=divides)
+        self._pieces = Pieces(self.model, self.hardware.device, divides=not self.task.adds_up)
         self._trained: frozenset[int] = frozenset()
 
     def train_epoch(

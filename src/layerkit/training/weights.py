@@ -26,7 +26,6 @@ def put_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     for name, value in weights.items():
         if name not in own and name.endswith("_extra_state"):
             model.load_state_dict({name: value}, strict=False)
-        elif (
-            name in state or own[name].shape == value.shape
-        ):  # what is in no state dict may have grown meanwhile
+        # What is in no state dict may have grown meanwhile.
+        elif name in state or own[name].shape == value.shape:
             own.get(name, state.get(name)).detach().copy_(value)  # type: ignore[union-attr]
